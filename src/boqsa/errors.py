@@ -1,0 +1,21 @@
+"""The exceptions a user's mistake raises. Everything else that escapes is a bug and keeps its traceback.
+
+Every message says what was found, what was expected, and what to type next. The command line prints it in a
+line or two and exits with 2; nothing was written under a final name when one of these is raised.
+"""
+
+
+class BoqsaError(Exception):
+    """A mistake that the user can mend: the root of the exceptions below."""
+
+
+class InputError(BoqsaError):
+    """A file, folder or array from outside is missing, broken, or not what was expected."""
+
+
+class RecipeError(BoqsaError):
+    """A recipe or one of its fields has a wrong name, type or value."""
+
+
+class RunError(BoqsaError):
+    """A run folder is missing, finished, of another recipe, or damaged."""
