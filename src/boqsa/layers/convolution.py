@@ -1,0 +1,46 @@
+"""The two convolution stacks of the paper: image encoder (Table 9) and slot decoder (Table 10)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class ConvolutionEncoder(nn.Sequential):
+    """5x5 convolutions with padding 2, a ReLU after each. Image (B, 3, H, W) to features (B, C, H/s, W/s).
+
+    Args:
+        channels: Output channels of each layer.
+        strides: Stride of each layer, as many as channels.
+    """
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int]) -> None:
+        layers: list[nn.Module] = []
+        for (inputs, outputs), stride in zip(pairwise([3, *channels]), strides, strict=True):
+            layers += [nn.Conv2d(inputs, outputs, kernel_size=5, stride=stride, padding=2), nn.ReLU()]
+        super().__init__(*layers)
+
+
+class ConvolutionDecoder(nn.Sequential):
+    """5x5 transposed convolutions with a ReLU after each, then a 3x3 one to four channels without activation.
+
+    Args:
+        inputs: Channels of the grid that comes in, here the slot size.
+        channels: Output channels of each 5x5 layer.
+        strides: Stride of each 5x5 layer, 1 or 2; a stride of 2 doubles the grid exactly.
+    """
+
+    def __init__(self, inputs: int, channels: Sequence[int], strides: Sequence[int]) -> None:
+        layers: list[nn.Module] = []
+        for (before, after), stride in zip(pairwise([inputs, *channels]), strides, strict=True):
+            layers += [
+                nn.ConvTranspose2d(before, after, kernel_size=5, stride=stride, padding=2, output_padding=stride - 1),
+                nn.ReLU(),
+            ]
+        layers.append(nn.ConvTranspose2d(channels[-1], 4, kernel_size=3, stride=1, padding=1))
+        super().__init__(*layers)
+
+    def forward(self, grid: Float[Tensor, "B D h w"]) -> Float[Tensor, "B 4 H W"]:
+        """Three image channels and one mask logit for every pixel."""
+        return super().forward(grid)  # type: ignore[no-any-return]

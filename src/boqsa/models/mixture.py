@@ -1,0 +1,251 @@
+"""BO-QSA with a mixture decoder: every slot paints the whole image, masks say where it shows (paper section A.1, spec 2).
+
+Images are scaled to [-1, 1] inside the model, and the loss is the published one there: mean squared error over
+everything. What comes out is back in [0, 1] units.
+
+Shapes: B batch, K slots, N = h w tokens of the feature grid, D slot size, H W image pixels.
+"""
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Literal
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from boqsa.layers.convolution import ConvolutionDecoder, ConvolutionEncoder
+from boqsa.layers.position import PositionEmbedding
+from boqsa.models.output import Noise, Output
+from boqsa.slots import Gradient, IndependentGaussians, LearnedQueries, SharedGaussian, SlotAttention, refine
+from boqsa.slots.attention import EpsilonForm, InitialWeights
+from boqsa.slots.queries import Perturbation
+
+Queries = Literal["learned", "shared_gaussian", "independent_gaussians"]
+
+
+class MixtureModel(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="boqsa",
+    tags=["object-centric-learning", "slot-attention", "bo-qsa"],
+    license="apache-2.0",
+):
+    """Slot attention with learned queries and bi-level gradient, and a spatial-broadcast mixture decoder.
+
+    The defaults are ObjectsRoom's (64x64, 5 slots). SA, I-SA, BO-SA, QSA, I-QSA and BO-QSA of Table 7 are the
+    combinations of `queries` in {"shared_gaussian", "learned"} and `gradient`.
+
+    Args:
+        image_size: Height and width of the square image, in pixels.
+        num_slots: K.
+        slot_size: D.
+        mlp_size: Hidden width of the feature MLP and of slot attention's MLP.
+        encoder_channels: Output channels of each 5x5 convolution (Table 9).
+        encoder_strides: Their strides.
+        decoder_channels: Output channels of each 5x5 transposed convolution (Table 10); the final 3x3 follows.
+        decoder_strides: Their strides; `decoder_grid` times their product is `image_size`.
+        decoder_grid: Side of the grid that a slot is broadcast to.
+        iterations: Slot-attention steps, all counted (spec 1.5).
+        queries: Where slots start (spec 1.7).
+        gradient: How the backward pass sees the refinement (spec 1.6).
+        perturbation: How noise enters learned queries.
+        epsilon, epsilon_form, drop_path, initial_weights: As in `SlotAttention`.
+
+    Raises:
+        ValueError: if sizes do not fit together; the message names the fields and the legal values.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        num_slots: int = 5,
+        slot_size: int = 64,
+        mlp_size: int = 128,
+        encoder_channels: Sequence[int] = (64,) * 4,
+        encoder_strides: Sequence[int] = (1, 1, 1, 1),
+        decoder_channels: Sequence[int] = (64,) * 5,
+        decoder_strides: Sequence[int] = (2, 2, 2, 1, 1),
+        decoder_grid: int = 8,
+        iterations: int = 3,
+        queries: Queries = "learned",
+        gradient: Gradient = "bilevel",
+        perturbation: Perturbation = "multiplicative",
+        epsilon: float = 1.0,
+        epsilon_form: EpsilonForm = "sum",
+        drop_path: float = 0.2,
+        initial_weights: InitialWeights = "published",
+    ) -> None:
+        super().__init__()
+        _check_sizes(image_size, encoder_channels, encoder_strides, decoder_channels, decoder_strides, decoder_grid)
+        self.image_size = image_size
+        self.num_slots = num_slots
+        self.slot_size = slot_size
+        self.decoder_grid = decoder_grid
+        self.iterations = iterations
+        self.gradient: Gradient = gradient
+        grid = image_size // prod(encoder_strides)
+        features = encoder_channels[-1]
+
+        self.encoder = ConvolutionEncoder(encoder_channels, encoder_strides)
+        self.encoder_position = PositionEmbedding(features, grid, grid)
+        self.feature_mlp = nn.Sequential(
+            nn.LayerNorm(features), nn.Linear(features, mlp_size), nn.ReLU(), nn.Linear(mlp_size, slot_size)
+        )
+        self.queries = _build_queries(queries, num_slots, slot_size, perturbation)
+        self.slot_attention = SlotAttention(
+            slot_size,
+            mlp_size,
+            epsilon=epsilon,
+            epsilon_form=epsilon_form,
+            drop_path=drop_path,
+            initial_weights=initial_weights,
+        )
+        self.decoder_position = PositionEmbedding(slot_size, decoder_grid, decoder_grid)
+        self.decoder = ConvolutionDecoder(slot_size, decoder_channels, decoder_strides)
+
+    def forward(
+        self,
+        image: Float[Tensor, "B 3 H W"] | UInt8[Tensor, "B 3 H W"],
+        *,
+        iterations: int | None = None,
+        sigma: float = 0.0,
+        noise: Noise | None = None,
+        num_slots: int | None = None,
+        which_slots: Sequence[int] | None = None,
+    ) -> Output:
+        """Discover the objects of a batch of images.
+
+        Args:
+            image: uint8, or float in [0, 1].
+            iterations: Slot-attention steps; None means the trained number.
+            sigma: Strength of the query perturbation in [0, 1], for training.
+            noise: The random numbers of this pass; None is deterministic for learned queries.
+            num_slots: Another number of slots, for a shared Gaussian.
+            which_slots: Which learned queries to use, to run with fewer slots.
+
+        Raises:
+            ValueError: if the image has another size than the model, or slots are asked for that do not exist.
+            TypeError: if the image is neither uint8 nor floating point.
+        """
+        noise = noise or Noise()
+        iterations = self.iterations if iterations is None else iterations
+        target = self._scale(image)
+        initial_slots = self.queries(
+            image.shape[0], sigma=sigma, noise=noise.queries, num_slots=num_slots, which=which_slots
+        )
+        slots, attention = self.encode(target, initial_slots, iterations=iterations, drop_path=noise.drop_path)
+        slot_images, masks = self.decode(slots)
+        reconstruction = (slot_images * masks).sum(dim=1)  # (B, 3, H, W)
+        return Output(
+            reconstruction=(reconstruction + 1) / 2,
+            slot_reconstructions=(slot_images + 1) / 2,
+            masks=masks,
+            slots=slots,
+            initial_slots=initial_slots,
+            attention=attention,
+            losses={"reconstruction": nn.functional.mse_loss(reconstruction, target)},
+        )
+
+    def encode(
+        self,
+        image: Float[Tensor, "B 3 H W"],
+        initial_slots: Float[Tensor, "B K D"],
+        *,
+        iterations: int,
+        drop_path: Float[Tensor, "B T"] | None = None,
+    ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K N"]]:
+        """Slots and attention for an image in [-1, 1]."""
+        features = self.encoder_position(self.encoder(image))  # (B, C, h, w)
+        tokens = self.feature_mlp(features.flatten(2).mT)  # (B, N, D)
+        prepared = self.slot_attention.prepare(tokens)
+        draws = _draws_by_step(drop_path, iterations)
+        return refine(
+            lambda slots: self.slot_attention.step(prepared, slots, next(draws)),
+            initial_slots,
+            iterations=iterations,
+            gradient=self.gradient,
+        )
+
+    def decode(self, slots: Float[Tensor, "B K D"]) -> tuple[Float[Tensor, "B K 3 H W"], Float[Tensor, "B K 1 H W"]]:
+        """What each slot paints, in [-1, 1] units, and its share of each pixel."""
+        batch, count, _ = slots.shape
+        grid = slots.flatten(0, 1)[:, :, None, None].expand(-1, -1, self.decoder_grid, self.decoder_grid)
+        decoded = self.decoder(self.decoder_position(grid))  # (B K, 4, H, W)
+        # The softmax over slots and the loss stay in the dtype of the parameters, also under autocast.
+        decoded = decoded.to(self.slot_attention.to_keys.weight.dtype).unflatten(0, (batch, count))
+        slot_images, mask_logits = decoded.split([3, 1], dim=2)
+        return slot_images, mask_logits.softmax(dim=1)
+
+    def noise_shapes(self, iterations: int | None = None) -> dict[str, tuple[int, ...]]:
+        """Shape, a sample, of each field of `Noise` that this model uses."""
+        steps = self.iterations if iterations is None else iterations
+        return {"queries": (self.num_slots, self.slot_size), "drop_path": (steps,)}
+
+    def _scale(self, image: Tensor) -> Float[Tensor, "B 3 H W"]:
+        """To [-1, 1], in the dtype of the parameters."""
+        if tuple(image.shape[1:]) != (3, self.image_size, self.image_size):
+            raise ValueError(
+                f"image has shape {tuple(image.shape)}; this model takes (batch, 3, {self.image_size}, {self.image_size})."
+            )
+        dtype = self.slot_attention.to_keys.weight.dtype
+        if image.dtype == torch.uint8:
+            return image.to(dtype) / 127.5 - 1
+        if not image.is_floating_point():
+            raise TypeError(f"image has dtype {image.dtype}; pass uint8, or float in [0, 1].")
+        return image.to(dtype) * 2 - 1
+
+
+def _draws_by_step(drop_path: Float[Tensor, "B T"] | None, iterations: int) -> Iterator[Tensor | None]:
+    """The drop-path numbers of each step in turn."""
+    if drop_path is None:
+        return iter([None] * iterations)
+    if drop_path.shape[1] != iterations:
+        raise ValueError(f"noise.drop_path has {drop_path.shape[1]} columns; {iterations} iterations need as many.")
+    return iter(drop_path.unbind(dim=1))
+
+
+def _build_queries(
+    queries: Queries, num_slots: int, slot_size: int, perturbation: Perturbation
+) -> LearnedQueries | SharedGaussian | IndependentGaussians:
+    match queries:
+        case "learned":
+            return LearnedQueries(num_slots, slot_size, perturbation=perturbation)
+        case "shared_gaussian":
+            return SharedGaussian(num_slots, slot_size)
+        case "independent_gaussians":
+            return IndependentGaussians(num_slots, slot_size)
+        case _:
+            raise ValueError(f"queries is {queries!r}; pass 'learned', 'shared_gaussian' or 'independent_gaussians'.")
+
+
+def _check_sizes(
+    image_size: int,
+    encoder_channels: Sequence[int],
+    encoder_strides: Sequence[int],
+    decoder_channels: Sequence[int],
+    decoder_strides: Sequence[int],
+    decoder_grid: int,
+) -> None:
+    for part, channels, strides in (
+        ("encoder", encoder_channels, encoder_strides),
+        ("decoder", decoder_channels, decoder_strides),
+    ):
+        if not channels or len(channels) != len(strides):
+            raise ValueError(
+                f"{part}_channels has {len(channels)} entries and {part}_strides {len(strides)}; "
+                "give both, one for each 5x5 layer."
+            )
+    if image_size % prod(encoder_strides):
+        raise ValueError(
+            f"image_size {image_size} is not divisible by the encoder's total stride {prod(encoder_strides)}; "
+            "change image_size or encoder_strides."
+        )
+    if any(stride not in (1, 2) for stride in decoder_strides):
+        raise ValueError(f"decoder_strides {tuple(decoder_strides)} must each be 1 or 2.")
+    if decoder_grid * prod(decoder_strides) != image_size:
+        raise ValueError(
+            f"decoder_grid {decoder_grid} times decoder_strides {tuple(decoder_strides)} gives "
+            f"{decoder_grid * prod(decoder_strides)} pixels, but image_size is {image_size}; make them equal."
+        )
