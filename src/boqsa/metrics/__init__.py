@@ -1,0 +1,39 @@
+"""How well slots match objects: segmentation and reconstruction metrics, one float64 value an image.
+
+Every segmentation metric is a formula on one batched contingency table (`contingency.py`), counted on the
+device of the label maps. True labels follow one convention everywhere: 0 is the background, positive integers
+are objects, negative integers are pixels to ignore. A function returns one value an image and NaN where an
+image has nothing to score; a class averages over the scored images of a whole set, over all ranks, and counts
+the images it left out.
+
+What a training run watches to diagnose itself (slot usage, attention entropy) does not live here.
+"""
+
+from boqsa.metrics.accumulate import MeanOverImages
+from boqsa.metrics.background import BackgroundInTopSlots, background_in_top_slots, background_shares
+from boqsa.metrics.contingency import contingency_table
+from boqsa.metrics.covering import SegmentationCovering, segmentation_covering
+from boqsa.metrics.label_map import label_map
+from boqsa.metrics.overlap import BestSlotOverlap, SlotOverlap, best_slot_overlap
+from boqsa.metrics.rand_index import AdjustedRandIndex, adjusted_rand_index
+from boqsa.metrics.reconstruction import MeanSquaredError, mse, mse_per_image, mse_published
+
+__all__ = [
+    "AdjustedRandIndex",
+    "BackgroundInTopSlots",
+    "BestSlotOverlap",
+    "MeanOverImages",
+    "MeanSquaredError",
+    "SegmentationCovering",
+    "SlotOverlap",
+    "adjusted_rand_index",
+    "background_in_top_slots",
+    "background_shares",
+    "best_slot_overlap",
+    "contingency_table",
+    "label_map",
+    "mse",
+    "mse_per_image",
+    "mse_published",
+    "segmentation_covering",
+]
