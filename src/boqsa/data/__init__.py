@@ -4,6 +4,21 @@ Nothing here knows of models or training. A reader turns one published layout in
 them once; everything downstream reads `PackedDataset`.
 """
 
+from boqsa.data.catalog import CATALOG, DatasetEntry
+from boqsa.data.check import CheckReport, check
 from boqsa.data.packed import Manifest, PackedDataset, PackedWriter, write_packed
+from boqsa.data.prepare import prepare
+from boqsa.data.sheet import contact_sheet
 
-__all__ = ["Manifest", "PackedDataset", "PackedWriter", "write_packed"]
+__all__ = [
+    "CATALOG",
+    "CheckReport",
+    "DatasetEntry",
+    "Manifest",
+    "PackedDataset",
+    "PackedWriter",
+    "check",
+    "contact_sheet",
+    "prepare",
+    "write_packed",
+]

@@ -2,7 +2,7 @@
 
     TARGET/manifest.json          source, counts, split rule, licence, sha256 of every file
     TARGET/<split>.image.npy      uint8 (N, 3, H, W), RGB
-    TARGET/<split>.mask.npy       uint8 (N, H, W), 0 = background, 1.. = objects, 255 = ignore; if there are masks
+    TARGET/<split>.mask.npy       uint8 (N, H, W), 0 = background, 1.. = objects, 255 = ignore; optional
 
 Notable choices:
  - Plain `.npy`, so that anyone can read a packed set with `numpy.load(..., mmap_mode="r")` and nothing else.
@@ -197,8 +197,8 @@ class PackedDataset(Dataset[dict[str, Tensor]]):
 class PackedWriter:
     """Appends images to the splits of a packed folder that is being made; use it inside `atomic_folder`.
 
-    Array headers are written again with the final count in `finish`, so images can come from a stream. A 64-bit
-    hash of each image, all that stays in memory, tells which of them occur in two splits.
+    Array headers are written again with the final count in `finish`, so images can come from a stream. A
+    64-bit hash of each image, all that stays in memory, tells which of them occur in two splits.
     """
 
     def __init__(self, folder: Path, image_size: tuple[int, int]) -> None:
@@ -218,8 +218,9 @@ class PackedWriter:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images written so far to each split."""
-        return {split: len(hashes) for split, hashes in self._hashes.items()}
+        """Images written so far to each split: train, val, test first, then the others as they came."""
+        first = [split for split in ("train", "val", "test") if split in self._hashes]
+        return {split: len(self._hashes[split]) for split in dict.fromkeys([*first, *self._hashes])}
 
     def append(
         self, split: str, images: UInt8[np.ndarray, "n 3 h w"], masks: Int[np.ndarray, "n h w"] | None
@@ -311,7 +312,7 @@ class PackedWriter:
     def _write(self, file_name: str, values: NDArray[np.uint8], per_image: tuple[int, ...]) -> None:
         try:
             if file_name not in self._files:
-                self._files[file_name] = open(self._folder / file_name, "wb")  # noqa: SIM115  closed by __exit__
+                self._files[file_name] = open(self._folder / file_name, "wb")  # noqa: SIM115
                 _write_header(self._files[file_name], (0, *per_image))
             self._files[file_name].write(np.ascontiguousarray(values).data)
         except OSError as error:
@@ -336,8 +337,8 @@ def write_packed(
 ) -> Manifest:
     """Pack arrays that are in memory: `splits` maps a split's name to its images and masks (or None).
 
-    Images are uint8 (N, 3, H, W), masks integer (N, H, W) with -1 or 255 = ignore. A packed folder at `target`
-    is replaced, at once and as a whole. The other arguments are fields of `Manifest`.
+    Images are uint8 (N, 3, H, W), masks integer (N, H, W), -1 or 255 = ignore. A packed folder at
+    `target` is replaced, at once and as a whole. The other arguments are fields of `Manifest`.
 
     Raises:
         InputError: if `target` cannot be written.

@@ -1,0 +1,103 @@
+"""Label maps kept as image files, in the encodings people use (spec/datasets.md 1.7 and 15).
+
+A palette index or a grey value is the label, 255 = ignore. Two cases cannot be told from one file and are
+decided over all of them: values 0 and 255 alone are background and foreground, and colours number objects by
+frequency with black as background. A palette is never converted to colours: that would destroy the labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from PIL import ImageOps
+
+from boqsa.data.packed import IGNORE
+from boqsa.data.readers.picture import SIXTEEN_BITS, open_picture
+from boqsa.errors import InputError
+
+MaskKind = Literal["labels", "foreground", "colours"]
+
+
+@dataclass(frozen=True)
+class MaskSurvey:
+    """What a set of mask files turned out to be."""
+
+    kind: MaskKind
+    highest: int
+    """The highest label, 0 if there are no masks or no objects."""
+    broken: dict[Path, str]
+    """Files that cannot be read as masks, and why."""
+
+
+def survey_masks(paths: Sequence[Path], threshold: int | None = None) -> MaskSurvey:
+    """Look at every mask to decide how all of them are read."""
+    seen = np.zeros(IGNORE + 1, dtype=bool)
+    most_colours = 0
+    broken: dict[Path, str] = {}
+    for path in paths:
+        try:
+            values = _read_values(path, threshold)
+            if values.ndim == 3:
+                most_colours = max(most_colours, int(_labels_of_colours(values, path).max()))
+            else:
+                seen[np.unique(values)] = True
+        except InputError as error:
+            broken[path] = str(error)
+    if most_colours:
+        return MaskSurvey("colours", most_colours, broken)
+    labels = np.flatnonzero(seen)
+    if labels.max(initial=0) == IGNORE and np.isin(labels, (0, IGNORE)).all():
+        return MaskSurvey("foreground", 1, broken)
+    return MaskSurvey("labels", int(labels[labels != IGNORE].max(initial=0)), broken)
+
+
+def read_labels(path: Path, kind: MaskKind, threshold: int | None = None) -> UInt8[np.ndarray, "h w"]:
+    """Read one mask as labels: 0 = background, 1..254 = objects, 255 = ignore.
+
+    Raises:
+        InputError: if the file is broken, or is not a label map.
+    """
+    values = _read_values(path, threshold)
+    if kind == "colours":
+        colours = values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+        return _labels_of_colours(colours, path)
+    if kind == "foreground":
+        return (values > 0).astype(np.uint8)
+    return values
+
+
+def _read_values(path: Path, threshold: int | None) -> NDArray[np.uint8]:
+    """The stored labels (H, W), or the colours (H, W, 3) where they are not grey."""
+    picture = ImageOps.exif_transpose(open_picture(path))
+    if threshold is not None:
+        return (np.asarray(picture.convert("L")) > threshold).astype(np.uint8)
+    if picture.format in ("JPEG", "MPO") or path.suffix.lower() in (".jpg", ".jpeg"):
+        raise InputError(f"{path} is a JPEG, which blurs labels; save masks as PNG or give --mask-threshold.")
+    if picture.mode in ("1", "P", "L"):
+        return np.asarray(picture).astype(np.uint8)
+    if picture.mode in SIXTEEN_BITS:
+        wide = np.asarray(picture)
+        if wide.min() < 0 or wide.max() > IGNORE:
+            raise InputError(f"{path} has labels from {wide.min()} to {wide.max()}; 0 to 254 expected.")
+        return wide.astype(np.uint8)
+    if picture.mode not in ("LA", "RGB", "RGBA"):
+        raise InputError(f"{path} has {picture.mode} pixels; a grey, palette or RGB label map expected.")
+    colours = np.asarray(picture.convert("RGB"))
+    return colours if (colours != colours[..., :1]).any() else colours[..., 0]
+
+
+def _labels_of_colours(colours: UInt8[np.ndarray, "h w 3"], path: Path) -> UInt8[np.ndarray, "h w"]:
+    """Number the colours by falling frequency; black is 0 whether it occurs or not."""
+    codes = colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    unique, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    if len(unique) >= IGNORE:
+        raise InputError(f"{path} has {len(unique)} colours; a label map has one for each object.")
+    order = np.lexsort((unique, -counts))
+    order = order[unique[order] != 0]
+    labels = np.zeros(len(unique), np.uint8)
+    labels[order] = np.arange(1, len(order) + 1)
+    return labels[inverse.reshape(codes.shape)]
