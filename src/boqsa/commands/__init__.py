@@ -1,0 +1,83 @@
+"""The command line: one thin file a command, and no logic here that a user of the library would miss.
+
+`boqsa --help` imports neither torch nor tyro; a command's module imports what it needs when it runs.
+Exit codes: 0 done; 1 a check found something, some files were skipped, or a run was stopped before its end;
+2 wrong usage or bad input, said in one line.
+"""
+
+import difflib
+import importlib
+import sys
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "Discover objects in rendered scenes, from nothing to a report, in minutes."),
+    "train": ("train", "Train a recipe, or go on with a run."),
+    "evaluate": ("evaluate", "Score a run on a split, and write its report."),
+    "segment": ("segment", "Split pictures into objects with a trained run."),
+    "recipes": ("recipes", "List the recipes, or show one."),
+    "data": ("data", "List, prepare, check and show data sets."),
+    "convert": ("convert", "Turn a released checkpoint of the authors into a run."),
+}
+"""Command -> (module, one line of help)."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the return value is the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if arguments else 2
+    if arguments[0] in ("--version", "-V"):
+        print(_version())
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean `boqsa {close[0]}`?" if close else "`boqsa --help` lists the commands."
+        print(f"boqsa: there is no command {name!r}; {hint}", file=sys.stderr)
+        return 2
+
+    from boqsa.errors import BoqsaError
+
+    try:
+        code: int = importlib.import_module(f"boqsa.commands.{COMMANDS[name][0]}").main(rest)
+    except BoqsaError as error:
+        print(f"boqsa {name}: {error}", file=sys.stderr)
+        return 2
+    except PermissionError as error:
+        print(f"boqsa {name}: cannot write {error.filename}; choose a folder that you can write to.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"boqsa {name}: stopped.", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        sys.stderr.close()
+        return 1
+    return code
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "boqsa: unsupervised object discovery with slots (BO-QSA, ICLR 2023)",
+            "",
+            "usage: boqsa COMMAND ...        boqsa COMMAND --help explains one",
+            "",
+            *lines,
+            "",
+            "  --version   versions of boqsa and torch, device and threads",
+            "",
+            "Start with `boqsa demo`.",
+        ]
+    )
+
+
+def _version() -> str:
+    import torch
+
+    import boqsa
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return f"boqsa {boqsa.__version__}, torch {torch.__version__}, device {device}, {torch.get_num_threads()} threads"

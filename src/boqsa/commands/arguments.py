@@ -1,0 +1,47 @@
+"""How every command reads its arguments and shows what it found: tyro in, rich tables or JSON out."""
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+Arguments = TypeVar("Arguments")
+
+
+def parse(kind: type[Arguments], arguments: list[str], *, command: str, default: Arguments | None = None) -> Arguments:
+    """Fill a dataclass from the command line; its docstrings are the help. Wrong usage exits with 2."""
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(kind, args=arguments, prog=f"boqsa {command}", **options)
+
+
+def print_json(values: Any) -> None:
+    """One JSON document on stdout; NaN, which JSON lacks, becomes null."""
+    json.dump(without_nan(values), sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def without_nan(values: Any) -> Any:
+    """The same nested data with None for every float that JSON cannot hold."""
+    if isinstance(values, Mapping):
+        return {name: without_nan(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [without_nan(value) for value in values]
+    if isinstance(values, float) and not math.isfinite(values):
+        return None
+    return values
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table on stdout; floats with three digits."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
+    Console().print(table)

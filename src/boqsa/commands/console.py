@@ -1,0 +1,22 @@
+"""The bar that is shown while built-in scenes are rendered; on stderr, and only if there is something to render."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def rendering() -> Iterator[Callable[[int, int], None]]:
+    """Yield the `progress` of `open_split`."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("rendering scenes", total=None, visible=False)
+
+        def advance(done: int, total: int) -> None:
+            if not console.is_terminal and done < total and done <= 1024:
+                console.print(f"rendering {total} scenes (once; they are kept in the cache)", highlight=False)
+            bar.update(task, completed=done, total=total, visible=True)
+
+        yield advance

@@ -1,0 +1,74 @@
+"""`boqsa evaluate RUN`: score every checkpoint of a run and write its report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from boqsa.commands.arguments import parse, print_json, print_table
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score every checkpoint of a run on a split; writes metrics.json, pictures and report.html into the run."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    dataset: str | None = None
+    """Another data set of the catalog to score on."""
+    root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
+    """Its packed folder, or where the run's own data is now."""
+    split: str | None = None
+    """Split to score; by default the recipe's test split."""
+    iterations: int | None = None
+    """Slot-attention steps; by default the trained number."""
+    device: str = "cpu"
+    """Where to evaluate."""
+    json: bool = False
+    """Print JSON on stdout."""
+
+
+def main(arguments: list[str]) -> int:
+    """Entry of the command."""
+    from dataclasses import replace
+
+    from boqsa.inference.run import read_recipe
+    from boqsa.training.results import evaluate_run
+
+    chosen = parse(Evaluate, arguments, command="evaluate")
+    data = read_recipe(chosen.run).data
+    if chosen.dataset is not None:
+        data = replace(data, name=chosen.dataset, root=None)
+    if chosen.root is not None:
+        data = replace(data, root=chosen.root)
+    metrics = evaluate_run(
+        chosen.run,
+        data=data,
+        split=chosen.split,
+        iterations=chosen.iterations,
+        device=chosen.device,
+        command=" ".join(["boqsa evaluate", *arguments]),
+    )
+    if chosen.json:
+        print_json(metrics)
+    else:
+        show_scores(metrics)
+    return 0
+
+
+def show_scores(metrics: dict[str, Any]) -> None:
+    """A table: one row for each checkpoint and mask source, a column for each metric."""
+    names = [name for name in metrics["scores"]["last"].get("decoder_masks", {}) if name != "left_out"]
+    rows: list[list[Any]] = []
+    for checkpoint, scores in metrics["scores"].items():
+        for source in ("decoder_masks", "attention_masks"):
+            if source in scores:
+                rows.append([f"{checkpoint}, {source.replace('_', ' ')}", *(scores[source][name] for name in names)])
+    for name, scores in metrics["baselines"].items():
+        rows.append([name.replace("_", "-"), *(scores.get(column, "") for column in names)])
+    where = metrics["dataset"]
+    if names:
+        print_table(f"{where['name']}, {where['split']}: {where['images']} images", ("", *names), rows)
+    errors = metrics["scores"]["last"]["reconstruction"]
+    print("reconstruction (last): " + ", ".join(f"{name} {value:.5g}" for name, value in errors.items()))

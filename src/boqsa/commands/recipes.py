@@ -1,0 +1,50 @@
+"""`boqsa recipes [NAME]`: what can be trained by name."""
+
+from dataclasses import dataclass
+
+import tyro
+
+from boqsa.commands.arguments import parse, print_json, print_table
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """List the recipes, or show one in full."""
+
+    name: tyro.conf.Positional[str | None] = None
+    """Recipe to show; without it all are listed."""
+    json: bool = False
+    """Print JSON on stdout."""
+
+
+def main(arguments: list[str]) -> int:
+    """Entry of the command."""
+    import json
+    from inspect import getdoc
+
+    from boqsa.recipes import RECIPES, get_recipe
+
+    chosen = parse(Recipes, arguments, command="recipes")
+    if chosen.name is not None:
+        recipe = get_recipe(chosen.name)
+        if not chosen.json:
+            print(f"# {getdoc(RECIPES[chosen.name])}\n# hash {recipe.hash}; every field below is an option of `boqsa train`")
+        print(recipe.to_json())
+        return 0
+    listed = {name: json.loads(make().to_json()) | {"hash": make().hash} for name, make in RECIPES.items()}
+    if chosen.json:
+        print_json(listed)
+        return 0
+    rows = [
+        (
+            name,
+            values["data"]["name"],
+            values["data"]["image_size"],
+            values["model"]["num_slots"],
+            values["train"]["steps"],
+            (getdoc(RECIPES[name]) or "").split(":")[0],
+        )
+        for name, values in listed.items()
+    ]
+    print_table("recipes", ("name", "data", "pixels", "slots", "steps", "what it is"), rows)
+    return 0

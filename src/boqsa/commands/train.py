@@ -1,0 +1,91 @@
+"""`boqsa train RECIPE --out RUN [any field]` and `boqsa train --resume RUN`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from boqsa.commands.arguments import parse, print_json
+from boqsa.errors import RecipeError, RunError
+from boqsa.recipes import Recipe, get_recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a recipe. The same command on an unfinished run of the same recipe goes on exactly where it was."""
+
+    out: Path
+    """Run folder to make."""
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    json: bool = False
+    """Print the result as JSON on stdout; progress stays on stderr."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume:
+    """Go on with a run that was stopped or killed. Everything comes from the run folder."""
+
+    resume: Path
+    """Run folder."""
+    data_root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
+    """Where its data is now, if it was moved."""
+    device: Annotated[str | None, tyro.conf.arg(name="train.device")] = None
+    """Where to train on: auto, cpu, cuda or mps."""
+    threads: Annotated[int | None, tyro.conf.arg(name="train.threads")] = None
+    """CPU threads; results are bit-identical only at the number the run began with."""
+    json: bool = False
+    """Print the result as JSON on stdout; progress stays on stderr."""
+
+
+def main(arguments: list[str]) -> int:
+    """Entry of the command."""
+    if any(argument.split("=")[0] == "--resume" for argument in arguments):
+        resumed = parse(Resume, arguments, command="train")
+        return _train(_recipe_to_resume(resumed), resumed.resume, as_json=resumed.json)
+    if not arguments or arguments[0].startswith("-"):
+        if arguments[:1] in (["-h"], ["--help"]):
+            print("usage: boqsa train RECIPE --out RUN [any field of the recipe]")
+            print("       boqsa train --resume RUN")
+            print("`boqsa recipes` lists the recipes; `boqsa train RECIPE --help` lists the fields.")
+            return 0
+        raise RecipeError("name a recipe first, as in `boqsa train demo --out RUN`; `boqsa recipes` lists them.")
+    name, *rest = arguments
+    default = Train(out=tyro.MISSING, recipe=get_recipe(name))
+    chosen = parse(Train, rest, command=f"train {name}", default=default)
+    return _train(chosen.recipe, chosen.out, as_json=chosen.json)
+
+
+def _recipe_to_resume(resumed: Resume) -> Recipe:
+    from dataclasses import replace
+
+    from boqsa.inference.run import read_recipe
+
+    recipe = read_recipe(resumed.resume)
+    train = recipe.train
+    if resumed.device is not None:
+        train = replace(train, device=resumed.device)  # type: ignore[arg-type]  # checked by the dataclass
+    if resumed.threads is not None:
+        train = replace(train, threads=resumed.threads)
+    data = recipe.data if resumed.data_root is None else replace(recipe.data, root=resumed.data_root)
+    return replace(recipe, data=data, train=train)
+
+
+def _train(recipe: Recipe, run: Path, *, as_json: bool) -> int:
+    from boqsa.commands.console import rendering
+    from boqsa.training import train
+    from boqsa.training.data import open_split, open_validation
+    from boqsa.training.loop import state_of
+
+    state = state_of(run)
+    if state is not None and state[0] >= state[1]:
+        raise RunError(f"{run} is finished ({state[0]} steps); `boqsa evaluate {run}` scores it, another --out starts anew.")
+    with rendering() as progress:
+        train_data = open_split(recipe.data, recipe.data.train_split, progress=progress)
+    finished = train(recipe, run, train_data=train_data, validation_data=open_validation(recipe.data))
+    if as_json:
+        done = state_of(run)
+        print_json({"run": str(run), "finished": finished, "step": done[0] if done else 0, "recipe_hash": recipe.hash})
+    elif finished:
+        print(f"finished. Next: `boqsa evaluate {run}`, then `boqsa segment {run} PICTURE --out DIR`.")
+    return 0 if finished else 1

@@ -1,0 +1,290 @@
+"""The shape of a recipe: nested frozen dataclasses, JSON in and out, and a hash that goes into every result.
+
+Every field is documented under it; the command line shows that text as its help. Fields that say where and on what
+a run executes, not what it computes (`data.root`, `train.device`, `train.threads`), stay out of the hash.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, get_args, get_origin
+
+from boqsa.errors import RecipeError
+
+Task = Literal["multi_object", "foreground"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecipe:
+    """Which images, at which size, and how they are split."""
+
+    name: str
+    """Data set of the catalog (`boqsa data list`); "scenes" is rendered by the package itself."""
+    root: str | None = None
+    """Folder that `boqsa data prepare` made. Not needed for "scenes"."""
+    image_size: int
+    """Height and width in pixels."""
+    train_split: str = "train"
+    """Split that is trained on."""
+    validation_split: str = "val"
+    """Split that is looked at during training."""
+    test_split: str = "test"
+    """Split of the reported scores."""
+    scene_count: int = 16384
+    """Training scenes to render; only for "scenes"."""
+    scene_seed: int = 0
+    """Seed of the rendered scenes; only for "scenes". Apart from `seed`, so that seeds share their data."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, "image_size", 8)
+        _at_least(self, "scene_count", 1)
+        _at_least(self, "scene_seed", 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureRecipe:
+    """The arguments of `boqsa.models.MixtureModel`, except the image size, which is that of the data."""
+
+    num_slots: int = 5
+    """Number of slots."""
+    slot_size: int = 64
+    """Width of a slot."""
+    mlp_size: int = 128
+    """Hidden width of the feature MLP and of slot attention's MLP."""
+    encoder_channels: tuple[int, ...] = (64,) * 4
+    """Output channels of each 5x5 convolution (Table 9)."""
+    encoder_strides: tuple[int, ...] = (1, 1, 1, 1)
+    """Their strides."""
+    decoder_channels: tuple[int, ...] = (64,) * 5
+    """Output channels of each 5x5 transposed convolution (Table 10)."""
+    decoder_strides: tuple[int, ...] = (2, 2, 2, 1, 1)
+    """Their strides; decoder_grid times their product is the image size."""
+    decoder_grid: int = 8
+    """Side of the grid that a slot is broadcast to."""
+    iterations: int = 3
+    """Slot-attention steps, all counted (spec 1.5)."""
+    queries: Literal["learned", "shared_gaussian", "independent_gaussians"] = "learned"
+    """Where slots start."""
+    gradient: Literal["unrolled", "implicit", "bilevel"] = "bilevel"
+    """How the backward pass sees the refinement."""
+    perturbation: Literal["multiplicative", "additive"] = "multiplicative"
+    """How noise enters learned queries."""
+    epsilon: float = 1.0
+    """Added when attention is normalised over tokens."""
+    epsilon_form: Literal["sum", "entry"] = "sum"
+    """Added to a slot's total attention, or to each entry."""
+    drop_path: float = 0.2
+    """Probability that a sample skips slot attention's MLP in training."""
+    initial_weights: Literal["published", "torch"] = "published"
+    """Initial weights of slot attention."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_slots", "slot_size", "mlp_size", "decoder_grid", "iterations"):
+            _at_least(self, name, 1)
+        for name in ("queries", "gradient", "perturbation", "epsilon_form", "initial_weights"):
+            _one_of(self, name)
+        _at_least(self, "epsilon", 0)
+        _within(self, "drop_path", 0, 0.99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecipe:
+    """The optimisation (Table 11) and how the run keeps itself."""
+
+    steps: int = 250_000
+    """Optimiser steps."""
+    batch_size: int = 128
+    """Images in one optimiser step, over all processes and accumulation together."""
+    accumulate: int = 1
+    """Number of pieces that a batch is computed in, to save memory; changes nothing else."""
+    learning_rate: float = 4e-4
+    """Adam's, at the end of the warm-up."""
+    warmup_steps: int = 5_000
+    """Steps of linear warm-up from 0."""
+    half_life_steps: int = 50_000
+    """The learning rate halves every so many steps, counted from step 0."""
+    clip_norm: float = 1.0
+    """Global 2-norm that gradients are clipped to; 0 turns it off."""
+    sigma_steps: int = 30_000
+    """Steps over which the perturbation of the queries falls from 1 to 0 (half a cosine); 0 means none."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """fp32, or bf16 autocast; slot attention and the loss stay in fp32."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train."""
+    threads: int = 0
+    """CPU threads of torch; 0 keeps torch's choice. Results are bit-identical only at an equal number."""
+    channels_last: bool = True
+    """Memory layout of the convolutions."""
+    checkpoint_every: int = 5_000
+    """Steps between checkpoints."""
+    evaluate_every: int = 5_000
+    """Steps between evaluations on the validation split."""
+    log_every: int = 100
+    """Steps between lines of the log."""
+    init_from: str | None = None
+    """Run whose weights to start from."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "half_life_steps"):
+            _at_least(self, name, 1)
+        for name in ("checkpoint_every", "evaluate_every", "log_every"):
+            _at_least(self, name, 1)
+        for name in ("warmup_steps", "sigma_steps", "threads", "clip_norm"):
+            _at_least(self, name, 0)
+        for name in ("precision", "device"):
+            _one_of(self, name)
+        if not self.learning_rate > 0:
+            raise RecipeError(f"train.learning_rate is {self.learning_rate}; it must be above 0.")
+        if self.batch_size % self.accumulate:
+            raise RecipeError(
+                f"train.batch_size {self.batch_size} cannot be computed in {self.accumulate} equal pieces; "
+                "choose train.accumulate that divides it."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRecipe:
+    """The metric protocol; part of the recipe, so that a number cannot be separated from how it was made."""
+
+    task: Task = "multi_object"
+    """multi_object: ARI, ARI-FG, MSC-FG. foreground: IoU and Dice of the best slot (an oracle choice)."""
+    select_by: Literal["ari_fg", "iou"] = "ari_fg"
+    """Label metric of the checkpoint `best_<metric>`. It uses labels; `last` and `best_loss` do not."""
+    batch_size: int = 64
+    """Images evaluated at a time; changes nothing else."""
+    validation_limit: int = 512
+    """Images of the validation split looked at during training, from its start; 0 means all."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, "batch_size", 1)
+        _at_least(self, "validation_limit", 0)
+        for name in ("task", "select_by"):
+            _one_of(self, name)
+        if (self.task == "foreground") != (self.select_by == "iou"):
+            raise RecipeError(
+                f"evaluate.select_by {self.select_by!r} is not a metric of evaluate.task {self.task!r}; "
+                "use ari_fg with multi_object, iou with foreground."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that defines a run."""
+
+    name: str
+    """Name of the recipe; a label, the fields below decide."""
+    data: DataRecipe
+    model: MixtureRecipe = field(default_factory=MixtureRecipe)
+    train: TrainRecipe = field(default_factory=TrainRecipe)
+    evaluate: EvaluateRecipe = field(default_factory=EvaluateRecipe)
+    seed: int = 42
+    """Every random draw of the run comes from it."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, "seed", 0)
+
+    def to_json(self) -> str:
+        """Indented JSON; `Recipe.from_json` gives the same recipe back."""
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Recipe":
+        """Read what `to_json` wrote.
+
+        Raises:
+            RecipeError: if the text is not JSON, or a field is unknown, missing or of a wrong type or value.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise RecipeError(f"the recipe is not JSON ({error}); write it with Recipe.to_json.") from None
+        recipe: Recipe = _from_dict(cls, values, "recipe")
+        return recipe
+
+    @property
+    def hash(self) -> str:
+        """12 hexadecimal digits of everything that decides the result."""
+        defining = replace(
+            self,
+            data=replace(self.data, root=None),
+            train=replace(self.train, device="auto", threads=0),
+        )
+        return hashlib.sha256(json.dumps(asdict(defining), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differences(one: Recipe, other: Recipe) -> list[str]:
+    """The fields in which two recipes differ, each as `train.steps: 100 -> 200`."""
+    before, after = _flatten(asdict(one)), _flatten(asdict(other))
+    return [f"{name}: {before[name]} -> {after[name]}" for name in before if before[name] != after[name]]
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _from_dict(kind: type[Any], values: Any, where: str) -> Any:
+    """Build a dataclass from JSON values, strictly: every key known, every type right."""
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where} is {values!r}; expected an object with the fields of {kind.__name__}.")
+    known = {entry.name: entry for entry in fields(kind)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise RecipeError(f"{where} has unknown fields {', '.join(unknown)}; known are {', '.join(known)}.")
+    arguments = {}
+    for name, value in values.items():
+        expected: Any = known[name].type
+        if isinstance(expected, type) and is_dataclass(expected):
+            arguments[name] = _from_dict(expected, value, f"{where}.{name}")
+        else:
+            arguments[name] = _convert(expected, value, f"{where}.{name}")
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        raise RecipeError(f"{where} is incomplete: {str(error).split('() ')[-1]}.") from None
+
+
+def _convert(expected: Any, value: Any, where: str) -> Any:
+    if get_origin(expected) is tuple:
+        if not isinstance(value, list) or not all(type(entry) is int for entry in value):
+            raise RecipeError(f"{where} is {value!r}; expected a list of whole numbers.")
+        return tuple(value)
+    if expected is float and type(value) is int:
+        return float(value)
+    if get_origin(expected) is Literal:
+        if value not in get_args(expected):
+            raise RecipeError(f"{where} is {value!r}; expected one of {', '.join(map(repr, get_args(expected)))}.")
+        return value
+    choices = get_args(expected) or (expected,)
+    if type(value) not in choices:  # not isinstance: True would pass as a whole number
+        wanted = " or ".join(choice.__name__ for choice in choices)
+        raise RecipeError(f"{where} is {value!r}; expected {wanted}.")
+    return value
+
+
+_SECTIONS = {"DataRecipe": "data.", "MixtureRecipe": "model.", "TrainRecipe": "train.", "EvaluateRecipe": "evaluate."}
+
+
+def _field_name(section: Any, name: str) -> str:
+    return _SECTIONS.get(type(section).__name__, "") + name
+
+
+def _at_least(section: Any, name: str, least: float) -> None:
+    value = getattr(section, name)
+    if not value >= least:
+        raise RecipeError(f"{_field_name(section, name)} is {value}; it must be at least {least}.")
+
+
+def _within(section: Any, name: str, least: float, most: float) -> None:
+    value = getattr(section, name)
+    if not least <= value <= most:
+        raise RecipeError(f"{_field_name(section, name)} is {value}; it must be between {least} and {most}.")
+
+
+def _one_of(section: Any, name: str) -> None:
+    choices = get_args(next(entry.type for entry in fields(section) if entry.name == name))
+    value = getattr(section, name)
+    if value not in choices:
+        raise RecipeError(f"{_field_name(section, name)} is {value!r}; pass one of {', '.join(map(repr, choices))}.")

@@ -1,0 +1,40 @@
+"""The log of a run: one JSON object a line in `log.jsonl`, appended and flushed, so that a killed run keeps it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from boqsa.atomic import write_text
+
+FILE = "log.jsonl"
+
+
+class Log:
+    """Appends rows to RUN/log.jsonl. A row has an `event` and a `step`: the number of finished optimiser steps."""
+
+    def __init__(self, run: Path) -> None:
+        self.path = run / FILE
+
+    def append(self, event: str, step: int, **values: Any) -> None:
+        """Add one row; it is on its way to the disk when this returns."""
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+
+    def cut_after(self, step: int) -> None:
+        """Drop the rows past `step`: a resumed run will write them again, and half a last line with them."""
+        rows = [row for row in read_log(self.path.parent) if row["step"] <= step]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """All whole rows of a run's log, in order; an unfinished last line, left by a kill, is passed over."""
+    path = run / FILE
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
