@@ -1,0 +1,273 @@
+"""The built-in scenes: a room with a few solid objects, drawn at random and rendered by `boqsa.data.raycast`.
+
+Scene i depends on (seed, i, settings) alone: not on how many scenes are asked for, where `start` is, or how many views
+are rendered. Its generator is `Philox(SeedSequence([seed, i, attempt]))`; `attempt` counts the drafts of the scene that
+were refused because an object found no room or showed too few pixels in the first view.
+"""
+
+import colorsys
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boqsa.data.raycast import (
+    ABSENT,
+    BOX,
+    CYLINDER,
+    SPHERE,
+    SceneParameters,
+    draw_images,
+    draw_masks,
+    focal_length,
+)
+from boqsa.errors import RecipeError
+
+_MOST_OBJECTS = 6
+_MOST_ATTEMPTS = 500
+_RAYS_AT_ONCE = 2**16
+_SPREAD = 1.9
+"""Radius of the disc on the floor in which objects stand."""
+_GAP = 0.08
+"""Least distance between two objects' footprints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneSettings:
+    """What a scene looks like.
+
+    Raises:
+        RecipeError: if a field is out of its range.
+    """
+
+    image_size: int = 64
+    """Height and width in pixels."""
+    min_objects: int = 2
+    max_objects: int = 4
+    """Objects in a scene: uniform between the two, both included; at most 6."""
+    min_visible: float = 0.012
+    """Least share of the image's pixels that each object covers in the first view: 12 pixels of 32x32."""
+    supersample: int = 2
+    """Rays along each side of a pixel that are averaged in the image. Masks do not depend on it."""
+
+    def __post_init__(self) -> None:
+        legal = {
+            "image_size": (8 <= self.image_size <= 1024, "8 to 1024"),
+            "min_objects": (1 <= self.min_objects <= self.max_objects, "1 to max_objects"),
+            "max_objects": (
+                self.min_objects <= self.max_objects <= _MOST_OBJECTS,
+                f"min_objects to {_MOST_OBJECTS}",
+            ),
+            "min_visible": (0 < self.min_visible <= 0.03, "above 0, up to 0.03"),
+            "supersample": (1 <= self.supersample <= 8, "1 to 8"),
+        }
+        for field, (good, interval) in legal.items():
+            if not good:
+                raise RecipeError(f"{field} of the scenes is {getattr(self, field)}; give {interval}.")
+
+    @property
+    def min_pixels(self) -> int:
+        """`min_visible` as a number of pixels, at least 1."""
+        return max(1, round(self.min_visible * self.image_size**2))
+
+
+class Scenes(NamedTuple):
+    """N rendered scenes of V views."""
+
+    image: NDArray[np.uint8]
+    """(N, V, 3, H, W): RGB, 0..255."""
+    mask: NDArray[np.uint8]
+    """(N, V, H, W): 0 floor, walls and sky; 1..n the objects, the same object in all views of a scene."""
+    camera: NDArray[np.float32]
+    """(N, V, 4, 4): camera to world. Camera axes: x right, y down, z forward (OpenCV); world: z up, floor at z = 0."""
+    focal_px: float
+    """Focal length in pixels, of every view; the principal point is the middle of the image."""
+
+
+def render_scenes(
+    count: int, *, seed: int, settings: SceneSettings | None = None, start: int = 0, views: int = 1
+) -> Scenes:
+    """Scenes `start` to `start + count` of the sequence of `seed`.
+
+    Args:
+        count: Scenes to render.
+        seed: Of the sequence; not negative.
+        settings: What a scene looks like; by default `SceneSettings()`.
+        start: Index of the first scene.
+        views: Cameras a scene. In the first view each object shows `min_visible`; in others it may be hidden.
+
+    Raises:
+        ValueError: if `count` or `views` is not positive, or `seed` or `start` is negative.
+        RecipeError: if the settings leave no room for the objects.
+    """
+    settings = settings or SceneSettings()
+    _check(count, seed, start, views)
+    size = settings.image_size
+    image = np.empty((count, views, 3, size, size), dtype=np.uint8)
+    mask = np.empty((count, views, size, size), dtype=np.uint8)
+    camera = np.empty((count, views, 4, 4), dtype=np.float32)
+    chunk = max(1, _RAYS_AT_ONCE // (views * (size * settings.supersample) ** 2))
+    for first in range(0, count, chunk):
+        part = slice(first, min(first + chunk, count))
+        scenes = sample_scenes(
+            part.stop - first, seed=seed, settings=settings, start=start + first, views=views
+        )
+        image[part] = draw_images(scenes, image_size=size, supersample=settings.supersample)
+        mask[part] = draw_masks(scenes, image_size=size)
+        camera[part] = scenes.camera
+    return Scenes(image, mask, camera, focal_length(size))
+
+
+def sample_scenes(
+    count: int, *, seed: int, settings: SceneSettings | None = None, start: int = 0, views: int = 1
+) -> SceneParameters:
+    """What `render_scenes` renders, as numbers; same arguments and errors.
+
+    K is `settings.max_objects`. Memory is that of `count` masks, so ask for some thousands at a time.
+    """
+    settings = settings or SceneSettings()
+    _check(count, seed, start, views)
+    accepted: list[SceneParameters | None] = [None] * count
+    pending = list(range(count))
+    for attempt in range(_MOST_ATTEMPTS):
+        drafts = {index: _draft(seed, start + index, attempt, settings, views) for index in pending}
+        placed = {index: draft for index, draft in drafts.items() if draft is not None}
+        if placed:
+            batch = _stack(list(placed.values()))
+            visible = _all_visible(batch._replace(camera=batch.camera[:, :1]), settings)
+            for good, (index, draft) in zip(visible, placed.items(), strict=True):
+                if good:
+                    accepted[index] = draft
+        pending = [index for index in pending if accepted[index] is None]
+        if not pending:
+            break
+    else:
+        raise RecipeError(
+            f"no draft of scene {start + pending[0]} shows {settings.min_pixels} pixels of each object in "
+            f"{_MOST_ATTEMPTS} attempts; lower min_visible ({settings.min_visible}) or max_objects ({settings.max_objects})."
+        )
+    return _stack([scene for scene in accepted if scene is not None])
+
+
+def _check(count: int, seed: int, start: int, views: int) -> None:
+    for name, value, least in (
+        ("count", count, 1),
+        ("views", views, 1),
+        ("seed", seed, 0),
+        ("start", start, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name} is {value}; give {least} or more.")
+
+
+def _stack(scenes: list[SceneParameters]) -> SceneParameters:
+    """One batch of scenes that have no leading axis yet."""
+    return SceneParameters(*(np.stack(field) for field in zip(*scenes, strict=True)))
+
+
+def _all_visible(scenes: SceneParameters, settings: SceneSettings) -> NDArray[np.bool_]:
+    """(N,): whether each object of a scene shows enough pixels in the first view."""
+    mask = draw_masks(scenes, image_size=settings.image_size)[:, 0]
+    visible = np.ones(len(mask), dtype=bool)
+    for index in range(settings.max_objects):
+        pixels = (mask == index + 1).sum(axis=(1, 2))
+        visible &= (pixels >= settings.min_pixels) | (scenes.kind[:, index] == ABSENT)
+    return visible
+
+
+def _draft(
+    seed: int, index: int, attempt: int, settings: SceneSettings, views: int
+) -> SceneParameters | None:
+    """A scene without the leading axis, or None if an object found no room. Cameras are drawn last, one by one, so
+    that the scene and its first view are the same for any number of views."""
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index, attempt])))
+    slots = settings.max_objects
+    count = int(random.integers(settings.min_objects, slots + 1))
+    kind = np.full(slots, ABSENT, dtype=np.int8)
+    kind[:count] = random.choice([SPHERE, BOX, CYLINDER], size=count)
+    half_size = np.ones((slots, 3), dtype=np.float32)
+    position = np.zeros((slots, 3), dtype=np.float32)
+    heading = np.zeros((slots, 2), dtype=np.float32)
+    colour = np.zeros((slots, 3), dtype=np.float32)
+    footprint = np.zeros(slots)
+    for slot in range(count):
+        half_size[slot], footprint[slot] = _size(random, int(kind[slot]))
+        place = _free_place(random, position[:slot, :2], footprint[:slot] + footprint[slot] + _GAP)
+        if place is None:
+            return None
+        position[slot] = (*place, half_size[slot, 2])
+        angle = random.uniform(0, math.pi)
+        heading[slot] = math.cos(angle), math.sin(angle)
+        colour[slot] = _colour(random, saturation=(0.5, 1.0), value=(0.6, 1.0))
+
+    wall = _colour(random, saturation=(0.1, 0.55), value=(0.45, 0.9))
+    floor = _colour(random, saturation=(0.1, 0.55), value=(0.45, 0.9))
+    sky = _colour(random, saturation=(0.1, 0.55), value=(0.45, 0.95))
+    # The corner of the room lies towards (1, 1), so its open side is at 225 degrees. The light comes from the left or
+    # the right, where shadows fall beside the objects, but never from behind a wall.
+    azimuth = 225 + random.choice([-1, 1]) * random.uniform(20, 44)
+    light = _unit(math.radians(azimuth), math.radians(random.uniform(35, 60)))
+    return SceneParameters(
+        kind=kind,
+        position=position,
+        half_size=half_size,
+        heading=heading,
+        colour=colour,
+        room_colour=np.array([floor, wall, wall, sky], dtype=np.float32),
+        wall_distance=random.uniform(2.5, 3.2, size=2).astype(np.float32),
+        wall_height=np.float32(random.uniform(1.4, 2.2)),  # type: ignore[arg-type]
+        light=np.array(light, dtype=np.float32),
+        camera=np.stack([_camera(random) for _ in range(views)]),
+    )
+
+
+def _size(random: np.random.Generator, kind: int) -> tuple[tuple[float, float, float], float]:
+    """Half-sizes of an object and the radius of the circle that it stands in."""
+    if kind == SPHERE:
+        radius = random.uniform(0.6, 0.95)
+        return (radius, radius, radius), radius
+    if kind == CYLINDER:
+        radius, height = random.uniform(0.45, 0.8), random.uniform(0.5, 0.95)
+        return (radius, radius, height), radius
+    x, y, z = random.uniform((0.45, 0.45, 0.45), (0.75, 0.75, 0.95))
+    return (x, y, z), math.hypot(x, y)
+
+
+def _free_place(
+    random: np.random.Generator, taken: NDArray[np.float32], least: NDArray[np.float64]
+) -> tuple[float, float] | None:
+    """The first of 48 random places on the disc that is `least` away from each of those taken, if there is one."""
+    radius, angle = _SPREAD * np.sqrt(random.random(48)), random.uniform(0, 2 * math.pi, size=48)
+    places = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    free = (np.linalg.norm(places[:, None] - taken, axis=2) >= least).all(axis=1)
+    if not free.any():
+        return None
+    x, y = places[free.argmax()]
+    return float(x), float(y)
+
+
+def _colour(
+    random: np.random.Generator, *, saturation: tuple[float, float], value: tuple[float, float]
+) -> tuple[float, float, float]:
+    return colorsys.hsv_to_rgb(random.random(), random.uniform(*saturation), random.uniform(*value))
+
+
+def _unit(azimuth: float, elevation: float) -> tuple[float, float, float]:
+    flat = math.cos(elevation)
+    return flat * math.cos(azimuth), flat * math.sin(azimuth), math.sin(elevation)
+
+
+def _camera(random: np.random.Generator) -> NDArray[np.float32]:
+    """A camera on the open side of the room, 20 to 38 degrees above the floor, that looks at the objects."""
+    azimuth, elevation = math.radians(225 + random.uniform(-30, 30)), math.radians(random.uniform(20, 38))
+    distance = random.uniform(6.0, 7.5)
+    target = np.array([0.0, 0.0, 0.8])
+    backward = np.array(_unit(azimuth, elevation))
+    right = np.array([-math.sin(azimuth), math.cos(azimuth), 0.0])
+    down = np.cross(-backward, right)
+    camera = np.eye(4, dtype=np.float32)
+    camera[:3, :3] = np.stack([right, down, -backward], axis=1)
+    camera[:3, 3] = target + distance * backward
+    return camera
