@@ -1,21 +1,23 @@
 """An analytic ray-caster for small rooms: what each ray meets, how it is lit, and the picture of it.
 
 Notable choices:
-- Everything is closed-form and elementwise in float32, so a scene's pixels do not depend on its neighbours in a batch.
+- Everything is closed-form and elementwise in float32: a scene's pixels do not depend on its batch.
 - All objects are convex and no ray starts inside one: a ray's entry point is all there is to find.
 - Masks are what the ray through the middle of a pixel meets; images average `supersample`² rays a pixel.
 - Axes: the world is right-handed with z up and the floor at z = 0. Two walls, x = wall_distance[0] and
-  y = wall_distance[1], meet in a corner; the camera and the light are on their open side. Camera axes are those of
-  OpenCV: x right, y down, z forward.
+  y = wall_distance[1], meet in a corner; the camera and the light are on their open side. Camera axes are
+  those of OpenCV: x right, y down, z forward.
 """
 
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats: TypeAlias = NDArray[np.float32]
-Xyz: TypeAlias = tuple[Floats, Floats, Floats]
+Floats: TypeAlias = NDArray[np.floating[Any]]
+"""float32 throughout; numpy's stubs lose track of the width."""
+Xyz: TypeAlias = tuple[Floats, ...]
+"""The three components of a vector."""
 
 SPHERE, BOX, CYLINDER, ABSENT = 0, 1, 2, -1
 FIELD_OF_VIEW_TANGENT = 0.46
@@ -54,9 +56,7 @@ class SceneParameters(NamedTuple):
 class _Hits(NamedTuple):
     distance: Floats  # (B, R): along the ray; infinite for the sky
     label: NDArray[np.int64]  # (B, R): -1 background, else the object's index
-    surface: NDArray[
-        np.int64
-    ]  # (B, R): 0 floor, 1 wall across x, 2 wall across y, 3 sky; what is behind an object
+    surface: NDArray[np.int64]  # (B, R): what is behind all objects, an index into `room_colour`
 
 
 def focal_length(image_size: int) -> float:
@@ -65,7 +65,7 @@ def focal_length(image_size: int) -> float:
 
 
 def draw_masks(scenes: SceneParameters, *, image_size: int) -> NDArray[np.uint8]:
-    """Instance masks, (N, V, H, W): 0 where the ray through the middle of a pixel meets no object, else 1..K."""
+    """Instance masks, (N, V, H, W): the object that the middle of a pixel shows, 1..K, or 0 for none."""
     count, views = scenes.camera.shape[:2]
     rows, cameras = _one_view_a_row(scenes)
     label = _trace(rows, _origins(cameras), _directions(cameras, image_size, 1)).label
@@ -82,8 +82,8 @@ def draw_images(scenes: SceneParameters, *, image_size: int, supersample: int) -
 
     fine = image_size * supersample
     image = np.zeros((count * views, 3, image_size, image_size), dtype=np.float32)
-    for channel, values in enumerate(colour):
-        values = values.reshape(count * views, fine, fine)
+    for channel in range(3):
+        values = colour[channel].reshape(count * views, fine, fine)
         for top in range(supersample):
             for left in range(supersample):
                 image[:, channel] += values[:, top::supersample, left::supersample]
@@ -95,9 +95,7 @@ def draw_images(scenes: SceneParameters, *, image_size: int, supersample: int) -
 def _one_view_a_row(scenes: SceneParameters) -> tuple[SceneParameters, Floats]:
     """Each scene repeated for each of its views, and the views' cameras (N * V, 4, 4)."""
     views = scenes.camera.shape[1]
-    repeated = (
-        scenes if views == 1 else SceneParameters(*(np.repeat(field, views, axis=0) for field in scenes))
-    )
+    repeated = SceneParameters._make(np.repeat(field, views, axis=0) for field in scenes)
     return repeated, scenes.camera.reshape(-1, 4, 4)
 
 
@@ -157,8 +155,8 @@ def _object_entries(scenes: SceneParameters, origin: Xyz, direction: Xyz) -> Flo
         if len(row) == 0:
             continue
         position, half_size = scenes.position[row, slot], scenes.half_size[row, slot]
-        local = tuple(origin[axis][row] - position[:, axis, None] for axis in range(3))
-        towards = tuple(direction[axis][row] for axis in range(3))
+        local: Xyz = tuple(origin[axis][row] - position[:, axis, None] for axis in range(3))
+        towards: Xyz = tuple(direction[axis][row] for axis in range(3))
         if kind == BOX:
             cosine, sine = scenes.heading[row, slot, 0, None], scenes.heading[row, slot, 1, None]
             local, towards = _turn(local, cosine, -sine), _turn(towards, cosine, -sine)
@@ -210,7 +208,7 @@ def _shade(scenes: SceneParameters, origin: Xyz, direction: Xyz, hits: _Hits) ->
     """Colour of each ray in 0..1, (B, R) for red, green and blue."""
     sky = np.isinf(hits.distance)
     distance = np.where(sky, np.float32(0), hits.distance)
-    point = [origin[axis] + distance * direction[axis] for axis in range(3)]
+    point = tuple(origin[axis] + distance * direction[axis] for axis in range(3))
     normal = _normals(scenes, point, hits)
     light = scenes.light[:, 0, None], scenes.light[:, 1, None], scenes.light[:, 2, None]
 
@@ -228,7 +226,7 @@ def _shade(scenes: SceneParameters, origin: Xyz, direction: Xyz, hits: _Hits) ->
     return red, green, blue
 
 
-def _normals(scenes: SceneParameters, point: list[Floats], hits: _Hits) -> Xyz:
+def _normals(scenes: SceneParameters, point: Xyz, hits: _Hits) -> Xyz:
     """Unit outward normals at the points that were hit, (B, R) each."""
     table = np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0], [0, 0, 1]], dtype=np.float32)
     normal = [table[:, axis][hits.surface] for axis in range(3)]

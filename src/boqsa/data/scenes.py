@@ -1,12 +1,13 @@
 """The built-in scenes: a room with a few solid objects, drawn at random and rendered by `boqsa.data.raycast`.
 
-Scene i depends on (seed, i, settings) alone: not on how many scenes are asked for, where `start` is, or how many views
-are rendered. Its generator is `Philox(SeedSequence([seed, i, attempt]))`; `attempt` counts the drafts of the scene that
-were refused because an object found no room or showed too few pixels in the first view.
+Scene i depends on (seed, i, settings) alone: not on how many scenes are asked for, where `start` is, or how
+many views are rendered. Its generator is `Philox(SeedSequence([seed, i, attempt]))`; `attempt` counts the
+drafts of the scene that were refused because an object found no room or showed too few pixels in view 0.
 """
 
 import colorsys
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,7 +47,7 @@ class SceneSettings:
     """Height and width in pixels."""
     min_objects: int = 2
     max_objects: int = 4
-    """Objects in a scene: uniform between the two, both included; at most 6."""
+    """Objects: uniform between the two in a draft; crowded drafts are refused a little more often."""
     min_visible: float = 0.012
     """Least share of the image's pixels that each object covers in the first view: 12 pixels of 32x32."""
     supersample: int = 2
@@ -56,10 +57,7 @@ class SceneSettings:
         legal = {
             "image_size": (8 <= self.image_size <= 1024, "8 to 1024"),
             "min_objects": (1 <= self.min_objects <= self.max_objects, "1 to max_objects"),
-            "max_objects": (
-                self.min_objects <= self.max_objects <= _MOST_OBJECTS,
-                f"min_objects to {_MOST_OBJECTS}",
-            ),
+            "max_objects": (self.max_objects <= _MOST_OBJECTS, f"min_objects to {_MOST_OBJECTS}"),
             "min_visible": (0 < self.min_visible <= 0.03, "above 0, up to 0.03"),
             "supersample": (1 <= self.supersample <= 8, "1 to 8"),
         }
@@ -81,7 +79,8 @@ class Scenes(NamedTuple):
     mask: NDArray[np.uint8]
     """(N, V, H, W): 0 floor, walls and sky; 1..n the objects, the same object in all views of a scene."""
     camera: NDArray[np.float32]
-    """(N, V, 4, 4): camera to world. Camera axes: x right, y down, z forward (OpenCV); world: z up, floor at z = 0."""
+    """(N, V, 4, 4): camera to world. The camera has x right, y down, z forward (OpenCV); the world has z up
+    and the floor at z = 0."""
     focal_px: float
     """Focal length in pixels, of every view; the principal point is the middle of the image."""
 
@@ -125,39 +124,30 @@ def sample_scenes(
 ) -> SceneParameters:
     """What `render_scenes` renders, as numbers; same arguments and errors.
 
-    K is `settings.max_objects`. Memory is that of `count` masks, so ask for some thousands at a time.
+    K is `settings.max_objects`. The masks of all are traced at once, so ask for some thousands at a time.
     """
     settings = settings or SceneSettings()
     _check(count, seed, start, views)
-    accepted: list[SceneParameters | None] = [None] * count
-    pending = list(range(count))
+    accepted: dict[int, SceneParameters] = {}
+    pending: Sequence[int] = range(start, start + count)
     for attempt in range(_MOST_ATTEMPTS):
-        drafts = {index: _draft(seed, start + index, attempt, settings, views) for index in pending}
+        drafts = {index: _draft(seed, index, attempt, settings, views) for index in pending}
         placed = {index: draft for index, draft in drafts.items() if draft is not None}
         if placed:
-            batch = _stack(list(placed.values()))
-            visible = _all_visible(batch._replace(camera=batch.camera[:, :1]), settings)
-            for good, (index, draft) in zip(visible, placed.items(), strict=True):
-                if good:
-                    accepted[index] = draft
-        pending = [index for index in pending if accepted[index] is None]
+            visible = _all_visible(_stack(list(placed.values())), settings)
+            accepted |= {index: placed[index] for index, good in zip(placed, visible, strict=True) if good}
+        pending = [index for index in pending if index not in accepted]
         if not pending:
-            break
-    else:
-        raise RecipeError(
-            f"no draft of scene {start + pending[0]} shows {settings.min_pixels} pixels of each object in "
-            f"{_MOST_ATTEMPTS} attempts; lower min_visible ({settings.min_visible}) or max_objects ({settings.max_objects})."
-        )
-    return _stack([scene for scene in accepted if scene is not None])
+            return _stack([accepted[index] for index in range(start, start + count)])
+    raise RecipeError(
+        f"scene {pending[0]} found no draft in {_MOST_ATTEMPTS} that shows {settings.min_pixels} pixels of "
+        f"each object; lower min_visible ({settings.min_visible}) or max_objects ({settings.max_objects})."
+    )
 
 
 def _check(count: int, seed: int, start: int, views: int) -> None:
-    for name, value, least in (
-        ("count", count, 1),
-        ("views", views, 1),
-        ("seed", seed, 0),
-        ("start", start, 0),
-    ):
+    arguments = (("count", count, 1), ("views", views, 1), ("seed", seed, 0), ("start", start, 0))
+    for name, value, least in arguments:
         if value < least:
             raise ValueError(f"{name} is {value}; give {least} or more.")
 
@@ -169,7 +159,8 @@ def _stack(scenes: list[SceneParameters]) -> SceneParameters:
 
 def _all_visible(scenes: SceneParameters, settings: SceneSettings) -> NDArray[np.bool_]:
     """(N,): whether each object of a scene shows enough pixels in the first view."""
-    mask = draw_masks(scenes, image_size=settings.image_size)[:, 0]
+    first_view = scenes._replace(camera=scenes.camera[:, :1])
+    mask = draw_masks(first_view, image_size=settings.image_size)[:, 0]
     visible = np.ones(len(mask), dtype=bool)
     for index in range(settings.max_objects):
         pixels = (mask == index + 1).sum(axis=(1, 2))
@@ -180,8 +171,10 @@ def _all_visible(scenes: SceneParameters, settings: SceneSettings) -> NDArray[np
 def _draft(
     seed: int, index: int, attempt: int, settings: SceneSettings, views: int
 ) -> SceneParameters | None:
-    """A scene without the leading axis, or None if an object found no room. Cameras are drawn last, one by one, so
-    that the scene and its first view are the same for any number of views."""
+    """A scene without the leading axis, or None if an object found no room.
+
+    Cameras are drawn last, one by one: the scene and its first view are the same for any number of views.
+    """
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index, attempt])))
     slots = settings.max_objects
     count = int(random.integers(settings.min_objects, slots + 1))
@@ -205,8 +198,8 @@ def _draft(
     wall = _colour(random, saturation=(0.1, 0.55), value=(0.45, 0.9))
     floor = _colour(random, saturation=(0.1, 0.55), value=(0.45, 0.9))
     sky = _colour(random, saturation=(0.1, 0.55), value=(0.45, 0.95))
-    # The corner of the room lies towards (1, 1), so its open side is at 225 degrees. The light comes from the left or
-    # the right, where shadows fall beside the objects, but never from behind a wall.
+    # The corner of the room lies towards (1, 1), so its open side is at 225 degrees. The light comes from the
+    # left or the right, so that shadows fall beside the objects, but never from behind a wall.
     azimuth = 225 + random.choice([-1, 1]) * random.uniform(20, 44)
     light = _unit(math.radians(azimuth), math.radians(random.uniform(35, 60)))
     return SceneParameters(
@@ -217,7 +210,7 @@ def _draft(
         colour=colour,
         room_colour=np.array([floor, wall, wall, sky], dtype=np.float32),
         wall_distance=random.uniform(2.5, 3.2, size=2).astype(np.float32),
-        wall_height=np.float32(random.uniform(1.4, 2.2)),  # type: ignore[arg-type]
+        wall_height=np.array(random.uniform(1.4, 2.2), dtype=np.float32),
         light=np.array(light, dtype=np.float32),
         camera=np.stack([_camera(random) for _ in range(views)]),
     )
@@ -238,7 +231,7 @@ def _size(random: np.random.Generator, kind: int) -> tuple[tuple[float, float, f
 def _free_place(
     random: np.random.Generator, taken: NDArray[np.float32], least: NDArray[np.float64]
 ) -> tuple[float, float] | None:
-    """The first of 48 random places on the disc that is `least` away from each of those taken, if there is one."""
+    """The first of 48 random places on the disc that is at least `least` away from each of those taken."""
     radius, angle = _SPREAD * np.sqrt(random.random(48)), random.uniform(0, 2 * math.pi, size=48)
     places = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     free = (np.linalg.norm(places[:, None] - taken, axis=2) >= least).all(axis=1)
