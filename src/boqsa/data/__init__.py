@@ -6,7 +6,8 @@ them once; everything downstream reads `PackedDataset`.
 
 from boqsa.data.catalog import CATALOG, DatasetEntry
 from boqsa.data.check import CheckReport, check
-from boqsa.data.packed import Manifest, PackedDataset, PackedWriter, write_packed
+from boqsa.data.manifest import Manifest
+from boqsa.data.packed import PackedDataset, PackedWriter, write_packed
 from boqsa.data.prepare import prepare
 from boqsa.data.sheet import contact_sheet
 

@@ -1,14 +1,14 @@
 """What each data set is: a dictionary that a reader can see (facts from spec/datasets.md).
 
-An entry says how a data set is got and read, what its masks mean and which labels can occur. A planned entry has
-no reader yet; `prepare` says so.
+An entry says how a data set is got and read, what its masks mean and which labels can occur. A planned entry
+has no reader yet; `prepare` says so.
 """
 
 import difflib
 from dataclasses import dataclass, field
 from typing import Literal
 
-from boqsa.data.packed import Task
+from boqsa.data.manifest import Task
 from boqsa.errors import InputError
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from boqsa.data.catalog import CATALOG
-from boqsa.data.packed import IGNORE, MANIFEST, Manifest, PackedDataset, image_file, mask_file
+from boqsa.data.manifest import MANIFEST, Manifest
+from boqsa.data.packed import IGNORE, PackedDataset, image_file, mask_file
 from boqsa.data.readers.source import some_of
 from boqsa.errors import InputError
 
@@ -66,7 +67,7 @@ class CheckReport:
 
 
 def check(target: str | Path) -> CheckReport:
-    """Verify a packed folder: sha256 of each file, shapes, labels against the catalog, duplicates across splits.
+    """Verify a packed folder: sha256 of each file, shapes, labels against the catalog.
 
     Raises:
         InputError: if `target` is not a packed data set at all; damage to one is a finding, not an error.

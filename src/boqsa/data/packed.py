@@ -12,16 +12,13 @@ Notable choices:
 """
 
 import hashlib
-import json
 import os
-import re
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, Self, get_args
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import torch
@@ -32,113 +29,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from boqsa.atomic import atomic_folder
+from boqsa.data.manifest import MANIFEST, Manifest, Option, Task, valid_split_name
 from boqsa.errors import InputError
 
 IGNORE = 255
 """How a pixel without a label is stored; `PackedDataset` returns it as -1."""
-
-MANIFEST = "manifest.json"
-FORMAT = 1
-
-Task = Literal["multi-object", "foreground"]
-Option = str | int | bool | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What a packed folder holds and where it came from; written to and read from `manifest.json`."""
-
-    name: str
-    """The data set's name in `boqsa.data.catalog`."""
-    source: str
-    """Where the files came from, as the user typed it."""
-    licence: str
-    task: Task
-    foreground: str
-    """What counts as an object, in words."""
-    image_size: tuple[int, int]
-    """Height and width in pixels."""
-    counts: dict[str, int]
-    """Images in each split; a split without images is left out."""
-    split_rule: str
-    """How the splits were made, as a sentence."""
-    partial: bool
-    """True if the source was smaller than the published data set."""
-    sha256: dict[str, str]
-    """Of every array file of the folder."""
-    options: dict[str, Option] = field(default_factory=dict)
-    """The options that `prepare` was given or chose: crop, mask resampling, ..."""
-    notices: tuple[str, ...] = ()
-    """What a reader of results should know: converted images, missing masks, duplicates across splits."""
-    skipped: tuple[str, ...] = ()
-    """Files that could not be read and were left out because the user allowed it."""
-    format: int = FORMAT
-
-    @property
-    def fingerprint(self) -> str:
-        """One sha256 for the whole content: equal arrays in equal splits give equal fingerprints."""
-        listing = "".join(f"{name} {digest}\n" for name, digest in sorted(self.sha256.items()))
-        return hashlib.sha256(listing.encode()).hexdigest()
-
-    def to_json(self) -> str:
-        """The text of `manifest.json`; the fingerprint is written too, for people."""
-        return (
-            json.dumps(asdict(self) | {"fingerprint": self.fingerprint}, indent=2, ensure_ascii=False) + "\n"
-        )
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "Manifest":
-        """Read the manifest of a packed folder.
-
-        Raises:
-            InputError: if there is no packed data set, or its manifest is damaged or of another format.
-        """
-        path = Path(folder) / MANIFEST
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            state = (
-                "is not a packed data set (it has no manifest.json)"
-                if Path(folder).exists()
-                else "does not exist"
-            )
-            raise InputError(
-                f"{folder} {state}; run `boqsa data prepare NAME SOURCE {folder}` first."
-            ) from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {path}: {error}; prepare the data set again.") from None
-        return cls._from_content(content, path)
-
-    @classmethod
-    def _from_content(cls, content: Any, path: Path) -> "Manifest":
-        damaged = f"{path} is not a manifest of a packed data set; prepare the data set again"
-        if not isinstance(content, dict):
-            raise InputError(f"{damaged}.")
-        if content.get("format") != FORMAT:
-            raise InputError(f"{damaged} (format {content.get('format')} found, {FORMAT} expected).")
-        known = {entry.name for entry in fields(cls)}
-        values = {key: value for key, value in content.items() if key != "fingerprint"}
-        if wrong := sorted(values.keys() ^ known):
-            raise InputError(f"{damaged} (unknown or missing: {', '.join(wrong)}).")
-        try:
-            for key in ("image_size", "notices", "skipped"):
-                values[key] = tuple(values[key])
-            manifest = cls(**values)
-            height, width = manifest.image_size
-            numbers = [height, width, *manifest.counts.values()]
-            sound = all(type(number) is int and number > 0 for number in numbers)
-            sound = sound and manifest.task in get_args(Task) and all(map(valid_split_name, manifest.counts))
-            sound = sound and all(isinstance(digest, str) for digest in manifest.sha256.values())
-        except (TypeError, ValueError, AttributeError):
-            sound = False
-        if not sound:
-            raise InputError(f"{damaged} (a field has a wrong type or value).")
-        return manifest
-
-
-def valid_split_name(split: str) -> bool:
-    """A split names files, so it has letters, digits and underscores alone."""
-    return re.fullmatch(r"[A-Za-z0-9_]+", split) is not None
 
 
 class PackedDataset(Dataset[dict[str, Tensor]]):

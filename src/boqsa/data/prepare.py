@@ -10,7 +10,8 @@ import numpy as np
 
 from boqsa.atomic import atomic_folder
 from boqsa.data.catalog import CATALOG, DatasetEntry, entry
-from boqsa.data.packed import Manifest, PackedWriter
+from boqsa.data.manifest import Manifest
+from boqsa.data.packed import PackedWriter
 from boqsa.data.readers import READERS, Source
 from boqsa.errors import InputError
 
@@ -46,7 +47,7 @@ def prepare(
         mask_resample: shapestacks: `pil-nearest` or `published`.
         mask_threshold: folder: masks are foreground where grey is above this.
         split: shapestacks: `default`, `blocks_all` or `ccs_all`.
-        skip_broken: folder: leave unreadable images out. The manifest lists them in `skipped`, and whoever asked
+        skip_broken: folder: leave unreadable images out. The manifest lists them in `skipped`; whoever asked
             for this should look: the command exits with 1 if there are any.
         limit: at most this many images: the first of the source, or of each split where the source has them.
         progress: called with (images read, images in all).
@@ -109,7 +110,7 @@ def _check_target(target: str | Path) -> Path:
         if folder.is_dir() and any(folder.iterdir()):
             raise InputError(f"the target {folder} is not empty; delete it or name another folder.")
     except OSError as error:
-        raise InputError(f"cannot look into the target {folder}: {error.strerror}.") from None
+        raise InputError(f"cannot write to the target {folder}: {error.strerror}.") from None
     return folder
 
 

@@ -33,7 +33,7 @@ _COLOURS = (
 def contact_sheet(target: str | Path, split: str, *, rows: int = 5, columns: int = 4) -> Image.Image:
     """Draw `rows` x `columns` samples, evenly spaced over the split; the same for the same data.
 
-    Each sample is its image and, to the right, its mask: black background, a colour for each label, grey = ignore.
+    Each sample is its image and, to the right, its mask: black background, colours for labels, grey = ignore.
 
     Raises:
         InputError: if there is no such packed split, or `rows` or `columns` is not positive.

@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from boqsa.data.packed import IGNORE, valid_split_name
+from boqsa.data.manifest import valid_split_name
+from boqsa.data.packed import IGNORE
 from boqsa.data.readers.source import ORDER_RULE, Sample, Source, split_by_order
 from boqsa.data.resample import centre_square, resize_image, resize_mask
 from boqsa.errors import InputError

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from boqsa.data.readers.label_picture import MaskSurvey, read_labels, survey_masks
-from boqsa.data.readers.picture import read_rgb
+from boqsa.data.readers.picture import TURNED, read_rgb
 from boqsa.data.readers.source import Sample, Source, some_of
 from boqsa.data.resample import centre_square, resize_image, resize_mask
 from boqsa.errors import InputError
@@ -127,7 +127,7 @@ class _Reading:
             try:
                 sample = self._read(entry, converted)
             except InputError as error:
-                self.skipped.append(f"{entry.name}: {error}")
+                self.skipped.append(str(error).rstrip("."))
                 continue
             yield sample
         self.notices.extend(f"{count} images: {what}" for what, count in sorted(converted.items()))
@@ -140,7 +140,7 @@ class _Reading:
     def _read(self, entry: _Entry, converted: Counter[str]) -> Sample:
         phrases: list[str] = []
         image = read_rgb(entry.image, phrases.append)
-        mask = self._read_mask(entry, image.shape[:2], upright="EXIF orientation applied" in phrases)
+        mask = self._read_mask(entry, image.shape[:2], turned=TURNED in phrases)
         converted.update(phrases)
         if self.crop == "centre":
             image = centre_square(image)
@@ -153,19 +153,19 @@ class _Reading:
         )
 
     def _read_mask(
-        self, entry: _Entry, shape: tuple[int, ...], upright: bool
+        self, entry: _Entry, shape: tuple[int, ...], turned: bool
     ) -> UInt8[np.ndarray, "h w"] | None:
         if not entry.needs_mask:
             return None
         if entry.mask is None:
-            raise InputError("no mask, though other images of the split have one")
+            raise InputError(f"{entry.image} has no mask, though others have one")
         if entry.mask in self.survey.broken:
             raise InputError(self.survey.broken[entry.mask])
         mask = read_labels(entry.mask, self.survey.kind, self.mask_threshold)
         if mask.shape != shape:
-            turned = " once its EXIF orientation is applied" if upright else ""
+            upright = " once its EXIF orientation is applied" if turned else ""
             raise InputError(
-                f"the image is {shape[0]}x{shape[1]}{turned}, its mask {entry.mask} is "
+                f"{entry.image} is {shape[0]}x{shape[1]}{upright}, its mask {entry.mask} is "
                 f"{mask.shape[0]}x{mask.shape[1]}"
             )
         return mask

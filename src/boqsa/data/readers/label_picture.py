@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
-from PIL import ImageOps
 
 from boqsa.data.packed import IGNORE
 from boqsa.data.readers.picture import SIXTEEN_BITS, open_picture
@@ -72,7 +71,7 @@ def read_labels(path: Path, kind: MaskKind, threshold: int | None = None) -> UIn
 
 def _read_values(path: Path, threshold: int | None) -> NDArray[np.uint8]:
     """The stored labels (H, W), or the colours (H, W, 3) where they are not grey."""
-    picture = ImageOps.exif_transpose(open_picture(path))
+    picture = open_picture(path)
     if threshold is not None:
         return (np.asarray(picture.convert("L")) > threshold).astype(np.uint8)
     if picture.format in ("JPEG", "MPO") or path.suffix.lower() in (".jpg", ".jpeg"):

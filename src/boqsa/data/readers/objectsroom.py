@@ -28,6 +28,8 @@ from boqsa.data.resample import resize_image, resize_mask
 from boqsa.errors import InputError
 
 PUBLISHED_FRAMES = 1_000_000
+HELD_OUT = 10_000
+"""Frames of the published test split, and of val."""
 SIDE = 64
 BACKGROUND_ENTITIES = 4
 TRAIN_FILE = "objects_room_train.tfrecords"
@@ -127,9 +129,9 @@ def _split(index: int, file: _RecordFile, published: bool) -> str:
         return file.variant
     if not published:
         return split_by_order(index, file.count)
-    if index < 10_000:
+    if index < HELD_OUT:
         return "test"
-    return "val" if index < 20_000 else "train"
+    return "val" if index < 2 * HELD_OUT else "train"
 
 
 def _decode(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import UInt8
 
-from boqsa.data.packed import Option, Task
+from boqsa.data.manifest import Option, Task
 
 ORDER_RULE = "80/10/10 in file order: the first images are train, then val, then test"
 

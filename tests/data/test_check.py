@@ -1,0 +1,85 @@
+"""Checking a packed set: counts by hand, and every kind of damage found."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from boqsa.data import check, write_packed
+from boqsa.errors import InputError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 3, 4, 4), dtype=np.uint8)
+MASKS = np.zeros((3, 4, 4), np.int64)
+MASKS[0, 0, :2] = (1, 3)
+MASKS[1, 2, 2] = 2
+MASKS[1, 3] = -1
+
+
+def pack(path: Path, masks: np.ndarray | None = MASKS, name: str = "objectsroom", **change: Any) -> Path:
+    fields: dict[str, Any] = {
+        "name": name,
+        "source": "s",
+        "licence": "l",
+        "task": "multi-object",
+        "split_rule": "r",
+        **change,
+    }
+    write_packed(path / "packed", {"train": (IMAGES, masks)}, **fields)
+    return path / "packed"
+
+
+def test_counts(tmp_path: Path) -> None:
+    report = check(pack(tmp_path))
+    assert report.ok
+    train = report.splits["train"]
+    assert train.images == 3
+    assert train.label_images == {-1: 1, 0: 3, 1: 1, 2: 1, 3: 1}
+    assert train.objects == {0: 1, 1: 1, 2: 1}
+    text = "\n".join(report.lines())
+    assert "images with k objects: 0: 1, 1: 1, 2: 1" in text
+    assert "ignore: 1" in text
+    assert text.endswith("ok")
+
+
+def test_without_masks(tmp_path: Path) -> None:
+    report = check(pack(tmp_path, masks=None))
+    assert report.ok
+    assert "train: 3 images, no masks" in report.lines()
+
+
+def test_a_changed_byte_is_found(tmp_path: Path) -> None:
+    packed = pack(tmp_path)
+    content = bytearray((packed / "train.image.npy").read_bytes())
+    content[-1] ^= 1
+    (packed / "train.image.npy").write_bytes(content)
+    report = check(packed)
+    assert not report.ok
+    assert "train.image.npy was changed" in report.findings[0]
+    assert report.lines()[-1] == "1 findings"
+
+
+def test_missing_cut_and_foreign_files_are_found(tmp_path: Path) -> None:
+    packed = pack(tmp_path)
+    (packed / "train.mask.npy").unlink()
+    (packed / "note.txt").touch()
+    findings = "\n".join(check(packed).findings)
+    assert "cannot read train.mask.npy" in findings
+    assert "do not belong here: note.txt" in findings
+
+
+def test_labels_beyond_the_catalog_are_found(tmp_path: Path) -> None:
+    assert "label 4 occurs, the highest of objectsroom is 3" in check(pack(tmp_path, MASKS + 1)).findings[0]
+    assert check(pack(tmp_path, MASKS + 1, name="folder")).ok
+
+
+def test_one_sided_foreground_is_found(tmp_path: Path) -> None:
+    masks = np.minimum(np.abs(MASKS), 1)
+    masks[1] = 1
+    report = check(pack(tmp_path, masks, name="folder", task="foreground"))
+    assert "2 masks are all background or all foreground: images 1, 2" in report.findings[0]
+
+
+def test_what_is_not_packed_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="boqsa data prepare"):
+        check(tmp_path)

@@ -1,0 +1,160 @@
+"""Packed data sets: what goes in comes out, and what is wrong is said."""
+
+import pickle
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boqsa.data.manifest import Manifest
+from boqsa.data.packed import PackedDataset, PackedWriter, write_packed
+from boqsa.errors import InputError
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (12, 3, 5, 7), dtype=np.uint8)
+MASKS = RNG.integers(-1, 6, (12, 5, 7))
+FIELDS: dict[str, Any] = {
+    "name": "arrays",
+    "source": "a.npz",
+    "licence": "none",
+    "task": "multi-object",
+    "split_rule": "by hand",
+}
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    splits = {"test": (IMAGES[:4], None), "train": (IMAGES, MASKS)}
+    write_packed(tmp_path / "packed", splits, **FIELDS)
+    return tmp_path / "packed"
+
+
+def test_round_trip(packed: Path) -> None:
+    dataset = PackedDataset(packed, "train")
+    assert len(dataset) == 12
+    assert dataset.image_size == (5, 7)
+    for index in (0, 5, -1):
+        sample = dataset[index]
+        assert sample["image"].dtype == torch.uint8
+        assert sample["mask"].dtype == torch.int64
+        np.testing.assert_array_equal(sample["image"], IMAGES[index])
+        np.testing.assert_array_equal(sample["mask"], MASKS[index])
+
+
+def test_a_split_without_masks(packed: Path) -> None:
+    dataset = PackedDataset(packed, "test")
+    assert not dataset.has_masks
+    assert dataset[0].keys() == {"image"}
+    assert PackedDataset(packed, "train").has_masks
+
+
+@given(st.lists(st.integers(-12, 11), max_size=20))
+@settings(max_examples=20, deadline=None)
+def test_a_batch_is_its_items(tmp_path_factory: pytest.TempPathFactory, indices: list[int]) -> None:
+    target = tmp_path_factory.getbasetemp() / "shared-packed"
+    if not target.exists():
+        write_packed(target, {"train": (IMAGES, MASKS)}, **FIELDS)
+    batch = PackedDataset(target, "train").batch(indices)
+    np.testing.assert_array_equal(batch["image"], IMAGES[indices].reshape(-1, 3, 5, 7))
+    np.testing.assert_array_equal(batch["mask"], MASKS[indices].reshape(-1, 5, 7))
+
+
+def test_out_of_range_is_an_index_error(packed: Path) -> None:
+    dataset = PackedDataset(packed, "train")
+    with pytest.raises(IndexError):
+        dataset[12]
+    assert len(list(dataset)) == 12  # iteration by index ends
+
+
+def test_a_sample_can_be_changed_without_touching_the_file(packed: Path) -> None:
+    dataset = PackedDataset(packed, "train")
+    dataset[0]["image"].zero_()
+    np.testing.assert_array_equal(dataset[0]["image"], IMAGES[0])
+
+
+def test_pickling_sends_the_path_alone(packed: Path) -> None:
+    content = pickle.dumps(PackedDataset(packed, "train"))
+    assert len(content) < 1_000
+    np.testing.assert_array_equal(pickle.loads(content)[3]["image"], IMAGES[3])
+
+
+def test_anyone_can_read_the_files_with_numpy(packed: Path) -> None:
+    np.testing.assert_array_equal(np.load(packed / "train.image.npy", mmap_mode="r"), IMAGES)
+    np.testing.assert_array_equal(np.load(packed / "train.mask.npy"), np.where(MASKS < 0, 255, MASKS))
+
+
+def test_writing_a_stream_equals_writing_at_once_and_uses_little_memory(tmp_path: Path) -> None:
+    image = RNG.integers(0, 256, (1, 3, 64, 64), dtype=np.uint8)
+    with PackedWriter(tmp_path, (64, 64)) as writer:
+        writer.append("train", image, None)
+        tracemalloc.start()
+        for _ in range(500):  # 6 MB of images
+            writer.append("train", image, None)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        writer.finish(**FIELDS)
+    assert peak < 300_000
+    once = write_packed(tmp_path / "once", {"train": (image.repeat(501, axis=0), None)}, **FIELDS)
+    assert once.sha256 == Manifest.load(tmp_path).sha256
+
+
+def test_unknown_split_names_those_there(packed: Path) -> None:
+    with pytest.raises(InputError, match="no split 'val'; it has train, test"):
+        PackedDataset(packed, "val")
+
+
+def test_what_is_not_packed_says_what_to_type(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(InputError, match="boqsa data prepare"):
+            PackedDataset(path, "train")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="boqsa data prepare"):
+        PackedDataset(tmp_path / "file", "train")
+
+
+@pytest.mark.parametrize("change", ["cut", "other", "gone"])
+def test_arrays_that_disagree_with_the_manifest(change: str, packed: Path) -> None:
+    file = packed / "train.image.npy"
+    if change == "cut":
+        file.write_bytes(file.read_bytes()[:-1])
+    elif change == "other":
+        np.save(file, IMAGES[:11])
+    else:
+        file.unlink()
+    with pytest.raises(InputError, match="prepare the data set again"):
+        PackedDataset(packed, "train")
+
+
+def test_wrong_arrays_leave_nothing_behind(tmp_path: Path) -> None:
+    wrong = [
+        {"train": (IMAGES.astype(np.float32), None)},
+        {"train": (IMAGES.transpose(0, 2, 3, 1), None)},
+        {"train": (IMAGES, MASKS[:3])},
+        {"train": (IMAGES, None), "val": (IMAGES[..., :5], None)},
+        {"tr/ain": (IMAGES, None)},
+        {},
+    ]
+    for splits in wrong:
+        with pytest.raises(ValueError):
+            write_packed(tmp_path / "packed", splits, **FIELDS)
+    with pytest.raises(InputError, match="labels from -1 to 999"):
+        write_packed(tmp_path / "packed", {"train": (IMAGES, np.where(MASKS == 5, 999, MASKS))}, **FIELDS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_split_has_all_masks_or_none(tmp_path: Path) -> None:
+    with PackedWriter(tmp_path, (5, 7)) as writer:
+        writer.append("train", IMAGES, MASKS)
+        with pytest.raises(ValueError, match="with a mask and images without"):
+            writer.append("train", IMAGES, None)
+
+
+def test_order_of_splits_and_leaks(packed: Path) -> None:
+    manifest = Manifest.load(packed)
+    assert list(manifest.counts.items()) == [("train", 12), ("test", 4)]
+    assert manifest.notices == ("4 images occur both in test and in train",)
