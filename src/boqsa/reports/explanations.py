@@ -1,0 +1,132 @@
+"""What each number of the report means, in a sentence, for somebody who has not read the paper."""
+
+from typing import NamedTuple
+
+
+class Explanation(NamedTuple):
+    """The name of a number as people write it, what it means, and its range."""
+
+    title: str
+    meaning: str
+    scale: str
+
+
+SCORES = {
+    "ari_fg": Explanation(
+        "ARI-FG",
+        "Do the masks put two object pixels together exactly when truth does? Background is left out.",
+        "0 is chance, 1 is perfect",
+    ),
+    "ari": Explanation(
+        "ARI",
+        "ARI-FG over all pixels, so that a background cut in pieces costs.",
+        "0 is chance, 1 is perfect",
+    ),
+    "msc_fg": Explanation(
+        "MSC-FG",
+        "How well the best mask of each true object covers it (intersection over union), mean over objects.",
+        "0 to 1, higher is better",
+    ),
+    "msc_fg_weighted": Explanation(
+        "MSC-FG, by area", "The same, where a large object counts for more.", "0 to 1, higher is better"
+    ),
+    "msc": Explanation(
+        "MSC", "The same as MSC-FG, with the background as one more object.", "0 to 1, higher is better"
+    ),
+    "background_in_one_slot": Explanation(
+        "Background in one slot",
+        "Share of the true background that its largest owner holds.",
+        "0 to 1; 1 means that one slot has it all",
+    ),
+    "background_in_two_slots": Explanation(
+        "Background in two slots",
+        "Share of the true background that its two largest owners hold together.",
+        "0 to 1, higher is better",
+    ),
+    "iou": Explanation(
+        "IoU",
+        "Overlap of the true foreground with the slot that fits it best: intersection over union.",
+        "0 to 1, higher is better",
+    ),
+    "dice": Explanation(
+        "Dice",
+        "The same overlap as twice the intersection over the sum of both areas.",
+        "0 to 1, higher is better",
+    ),
+}
+
+ERRORS = {
+    "mse": Explanation("MSE", "Mean over channels and pixels, images in 0 to 1.", "0 is perfect"),
+    "mse_per_image": Explanation(
+        "MSE, sum", "Sum over channels and pixels, images in 0 to 1.", "0 is perfect"
+    ),
+    "mse_published": Explanation(
+        "MSE, published form",
+        "Mean of images in -1 to 1, times height and width, as the authors printed it.",
+        "0 is perfect",
+    ),
+}
+
+DIAGNOSTICS = {
+    "slot_use_entropy": Explanation(
+        "Evenness of slot use",
+        "How evenly the slots share the pixels.",
+        "0: one slot has all; 1: equal shares",
+    ),
+    "dead_slots": Explanation(
+        "Dead slots",
+        "Slots that own less than a thousandth of all pixels.",
+        "a few are harmless; all but one is a collapse",
+    ),
+    "mask_sharpness": Explanation(
+        "Mask sharpness",
+        "How much of a pixel its owner has, mean over pixels.",
+        "1 over the number of slots: undecided; 1: decided",
+    ),
+    "position_information": Explanation(
+        "Explained by position",
+        "How much of which slot owns a pixel follows from where the pixel is. "
+        "High means the picture is cut in fixed regions and no objects are found.",
+        "0 to 1; above 0.5 is suspicious",
+    ),
+    "query_cosine": Explanation(
+        "Likeness of queries",
+        "Mean cosine between the slots before they look at the image.",
+        "-1 to 1; near 1 is bad",
+    ),
+    "background_slots": Explanation(
+        "Slots on the background",
+        "How many slots hold a good part of the true background.",
+        "1 is ideal, 2 is usual",
+    ),
+    "loss_ratio": Explanation(
+        "Loss against one colour",
+        "The loss over that of painting each image in its mean colour.",
+        "1: nothing was learned; 0: perfect",
+    ),
+}
+
+VERDICTS = {
+    "healthy": ("good", "Healthy: the slots have shared out the pictures, and not by position alone."),
+    "learning": ("good", "Learning: the loss falls and the masks are still deciding."),
+    "flat": ("fair", "Flat: the loss does not fall yet. Early in training this is usual; nothing is broken."),
+    "split_by_position": (
+        "bad",
+        "Split by position: the slots cut pictures in fixed regions. No objects were found.",
+    ),
+    "collapsed": ("bad", "Collapsed: one slot took over and the others are idle."),
+    "broken": ("bad", "Broken: the loss is not a number. The weights are lost; start again."),
+}
+"""For each verdict of the diagnostics: good, fair or bad, and what it says in words."""
+
+PICTURES = {
+    "segmentation": (
+        "Scenes, and which slot owns each pixel",
+        "One scene a row. “truth” shows the labels, which training never saw. “found” gives each pixel the "
+        "colour of the slot that owns it. A true object wears the colour of the slot that overlaps it most. "
+        "So where both columns agree in colour, the object was found; an object in two colours was split; a "
+        "colour of “truth” that “found” lacks was missed. To the right is what each slot holds: chequered "
+        "ground is not its own. Slot 1 is label 0 in files.",
+    ),
+}
+"""Title and caption of the pictures that have one; others are shown under their own name."""
