@@ -34,19 +34,19 @@ def read(source: str | Path, *, image_size: int | None = None, limit: int | None
         limit: at most this many images, the first ones.
 
     Raises:
-        InputError: if the file cannot be read, holds pickled objects, or arrays of wrong names, types or
-        shapes.
+        InputError: if the file cannot be read, holds pickled objects, or arrays of wrong names or types.
     """
     path = Path(source)
     arrays = _load(path)
     image_key, images = _pick(arrays, ("image", "images"))
     if images is None:
         raise InputError(f"{path} has no array 'image'; it has {', '.join(sorted(arrays)) or 'none'}.")
-    images = _channels_last(images, f"{path}: '{image_key}'")[:limit]
+    images = _channels_last(images, f"{path}: '{image_key}'")
     mask_key, masks = _pick(arrays, ("mask", "masks"))
     notices: list[str] = []
     if masks is not None:
-        masks = _labels(masks[:limit], images.shape[:3], f"{path}: '{mask_key}'", notices)
+        masks = _labels(masks, images.shape[:3], f"{path}: '{mask_key}'", notices)[:limit]
+    images = images[:limit]
     splits = _splits(arrays.get("split"), len(images), limit, path)
     height, width = images.shape[1:3]
     side = image_size or min(height, width)

@@ -5,8 +5,8 @@
 
 Notable choices:
  - Splits are the folders `train`, `val`, `test`; without them an image falls into train, val or test
-   (80/10/10) by a hash of its relative path, which is stable when images are added. No published size, so
-   never `partial`.
+   (80/10/10) by a hash of its relative path, which is stable when images are added.
+ - A folder has no published size, so it is never called partial.
  - Order is bytewise by relative path, so it is equal on all systems.
  - Nothing is dropped in silence: unreadable images, and images without a mask where others have one, are all
    listed and refuse the source, unless `skip_broken` lists them in the manifest instead.
@@ -65,9 +65,10 @@ def read(
     """Open a folder of images.
 
     Args:
-        source: the folder. image_size: side in pixels, 128 if not given. masks: the folder of masks; without
-        it the folder `masks`, `mask` or `segmentations` beside the images is
-            taken if there is one.
+        source: the folder.
+        image_size: side in pixels, 128 if not given.
+        masks: the folder of masks; without it the folder `masks`, `mask` or `segmentations` beside the images
+            is taken if there is one.
         crop: `centre` takes the central square, `none` squeezes the whole image into one.
         mask_threshold: read masks as grey and take values above it as foreground, as JPEG masks need.
         skip_broken: leave out what cannot be read, and list it in the manifest.
