@@ -1,14 +1,13 @@
-"""Files and folders that appear under their final name only when they are whole: write beside, flush, rename."""
+"""Files and folders that appear under their name only when they are whole: write beside, flush, rename."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from boqsa.errors import InputError
-
-_PARTIAL = ".partial-"
 
 
 @contextmanager
@@ -18,14 +17,18 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     If the body raises, the partial file is removed and whatever stood at `path` before is untouched.
 
     Raises:
-        InputError: if the folder of `path` does not exist or cannot be written to.
+        InputError: if the folder of `path` does not exist or cannot be written to, or `path` is a folder.
     """
     path = Path(path)
-    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
+    if os.path.isdir(path):
+        raise InputError(f"cannot write {path}: there is a folder of that name; name a file.")
+    partial = _partial(path)
     try:
         partial.touch()
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable.") from None
+        raise InputError(
+            f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable."
+        ) from None
     try:
         yield partial
         _flush(partial)
@@ -37,54 +40,91 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a fresh folder beside `path` to fill; on success it takes the place of `path`, replacing an old one.
+    """Yield a fresh folder beside `path` to fill; on success it takes the place of `path`.
 
-    A reader never sees a half-filled folder: the old one is moved aside, the new one renamed, then the old one
-    deleted. If the process dies between the two renames, `recover_folder` puts things right.
+    A reader never sees a half-filled folder: an old one is moved aside, the new one renamed, then the old one
+    deleted. If the process dies between the two renames, `recover_folder` puts things right. If the body
+    raises, the old folder stays, and parents that were made for the new one go again. A link is followed:
+    the folder that it points to is the one replaced.
 
     Raises:
-        InputError: if the parent of `path` cannot be written to.
+        InputError: if `path` is a file, or its parent cannot be made or written to.
     """
-    path = Path(path)
-    partial = path.with_name(f"{_PARTIAL}{os.getpid()}-{path.name}")
+    shown, path = path, Path(os.path.realpath(path))
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise InputError(f"cannot write {shown}: there is a file of that name; name a folder.")
+    partial = _partial(path)
+    new_parents = [parent for parent in path.parents if not os.path.exists(parent)]  # deepest first
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose a folder that is writable.") from None
-    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.mkdir()
+        except OSError as error:
+            above_is_file = isinstance(error, FileExistsError | NotADirectoryError)
+            reason = "a folder above it is a file" if above_is_file else error.strerror
+            raise InputError(f"cannot write {shown}: {reason}; choose a folder that is writable.") from None
         yield partial
         for file in partial.rglob("*"):
             _flush(file)
         _flush(partial)
-        previous = path.with_name(f".previous-{path.name}")
-        shutil.rmtree(previous, ignore_errors=True)
-        if path.exists():
-            os.replace(path, previous)
-        os.replace(partial, path)
-        _flush(path.parent)
-        shutil.rmtree(previous, ignore_errors=True)
-    finally:
+        _replace_folder(partial, path)
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        for parent in new_parents:
+            with suppress(OSError):  # someone else may have put something there meanwhile
+                parent.rmdir()
+        raise
 
 
 def recover_folder(path: str | Path) -> None:
     """Finish an `atomic_folder` that was killed half-way: restore the previous folder, sweep partial ones."""
-    path = Path(path)
-    previous = path.with_name(f".previous-{path.name}")
-    if previous.exists():
-        if path.exists():
-            shutil.rmtree(previous)
-        else:
-            os.replace(previous, path)
-    for leftover in path.parent.glob(f"{_PARTIAL}*-{path.name}"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    path = Path(os.path.realpath(path))
+    _restore_previous(path)
+    leftover = re.compile(r"\.partial-\d+-" + re.escape(path.name))
+    if os.path.isdir(path.parent):
+        for neighbour in list(path.parent.iterdir()):
+            if leftover.fullmatch(neighbour.name):
+                shutil.rmtree(neighbour, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file so that it is either the old one or the new one, never half of it."""
     with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def _partial(path: Path) -> Path:
+    if not path.name:
+        raise InputError(f"cannot write {path}: it has no name of its own; name what to write.")
+    return path.with_name(f".partial-{os.getpid()}-{path.name}")
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f".previous-{path.name}")
+
+
+def _replace_folder(partial: Path, path: Path) -> None:
+    """Two renames, for a folder cannot be renamed onto one that has files."""
+    previous = _previous(path)
+    _restore_previous(path)
+    try:
+        if os.path.exists(path):
+            os.replace(path, previous)
+        os.replace(partial, path)
+    except BaseException:
+        _restore_previous(path)
+        raise
+    _flush(path.parent)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _restore_previous(path: Path) -> None:
+    """Give the folder that was moved aside its name back, unless the new one has it already."""
+    previous = _previous(path)
+    if os.path.exists(path):
+        shutil.rmtree(previous, ignore_errors=True)
+    elif os.path.exists(previous):
+        os.replace(previous, path)
 
 
 def _flush(path: Path) -> None:

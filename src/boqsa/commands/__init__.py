@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 a check found something, some files were skipped, or a run
 
 import difflib
 import importlib
+import os
 import sys
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -24,6 +25,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the return value is the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # here and not at exit, where a closed pipe could no longer be caught
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if arguments else 2
@@ -41,19 +53,24 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         code: int = importlib.import_module(f"boqsa.commands.{COMMANDS[name][0]}").main(rest)
-    except BoqsaError as error:
-        print(f"boqsa {name}: {error}", file=sys.stderr)
-        return 2
-    except PermissionError as error:
-        print(f"boqsa {name}: cannot write {error.filename}; choose a folder that you can write to.", file=sys.stderr)
+    except BrokenPipeError:
+        raise
+    except (
+        BoqsaError,
+        OSError,
+    ) as error:  # OSError: a full disk, a missing right; the machine's state, no bug
+        print(f"boqsa {name}: {_in_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"boqsa {name}: stopped.", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
-        sys.stderr.close()
-        return 1
     return code
+
+
+def _in_one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + ("." if error.filename is None else f": {error.filename}.")
+    return str(error)
 
 
 def _overview() -> str:
@@ -80,4 +97,5 @@ def _version() -> str:
     import boqsa
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return f"boqsa {boqsa.__version__}, torch {torch.__version__}, device {device}, {torch.get_num_threads()} threads"
+    versions = f"boqsa {boqsa.__version__}, torch {torch.__version__}"
+    return f"{versions}, device {device}, {torch.get_num_threads()} threads"

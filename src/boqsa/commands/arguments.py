@@ -11,10 +11,13 @@ import tyro
 Arguments = TypeVar("Arguments")
 
 
-def parse(kind: type[Arguments], arguments: list[str], *, command: str, default: Arguments | None = None) -> Arguments:
+def parse(
+    kind: type[Arguments], arguments: list[str], *, command: str, default: Arguments | None = None
+) -> Arguments:
     """Fill a dataclass from the command line; its docstrings are the help. Wrong usage exits with 2."""
     options: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(kind, args=arguments, prog=f"boqsa {command}", **options)
+    filled: Arguments = tyro.cli(kind, args=arguments, prog=f"boqsa {command}", **options)
+    return filled
 
 
 def print_json(values: Any) -> None:
@@ -35,13 +38,14 @@ def without_nan(values: Any) -> Any:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table on stdout; floats with three digits."""
+    """A table on stdout; floats with three digits, numbers to the right."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
+    for index, column in enumerate(columns):
+        numeric = all(isinstance(row[index], int | float) or row[index] == "" for row in rows)
+        table.add_column(column, justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
     Console().print(table)

@@ -1,0 +1,201 @@
+"""Whole or not at all: failures, interrupts, and processes killed at every moment."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from boqsa.atomic import atomic_file, atomic_folder, recover_folder, write_text
+from boqsa.errors import InputError
+
+OLD = {"one": "old", "inner/two": "old"}
+NEW = {"one": "new", "inner/three": "new"}
+
+
+def fill(folder: Path, content: dict[str, str]) -> None:
+    for name, text in content.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def content_of(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a b ü.txt"
+    path.write_text("old")
+    with atomic_file(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failing_body_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
+    write_text(tmp_path / "file", "old")
+    with pytest.raises(error), atomic_file(tmp_path / "file") as partial:
+        partial.write_text("half")
+        raise error
+    assert content_of(tmp_path) == {"file": "old"}
+
+
+def test_files_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for path, message in [
+        (tmp_path / "none" / "file", "No such file or directory"),
+        (Path("/dev/null/file"), "Not a directory"),
+        (tmp_path / "folder", "there is a folder of that name"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ]:
+        with pytest.raises(InputError, match=message), atomic_file(path):
+            pytest.fail("the body must not run")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "parents" / "folder"
+    for content in (OLD, NEW):
+        with atomic_folder(path) as partial:
+            fill(partial, content)
+        assert content_of(path) == content
+        assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failing_body_leaves_no_new_parents(tmp_path: Path, error: type[BaseException]) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(error), atomic_folder(tmp_path / "there" / "a" / "b" / "c") as partial:
+        fill(partial, NEW)
+        raise error
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+
+
+def test_a_failing_body_leaves_the_old_folder(tmp_path: Path) -> None:
+    fill(tmp_path / "folder", OLD)
+    with pytest.raises(ValueError, match="half-way"), atomic_folder(tmp_path / "folder") as partial:
+        fill(partial, NEW)
+        raise ValueError("half-way")
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+    assert content_of(tmp_path / "folder") == OLD
+
+
+def test_parents_that_others_use_meanwhile_stay(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="half-way"), atomic_folder(tmp_path / "a" / "b" / "c"):
+        (tmp_path / "a" / "of another").touch()
+        raise ValueError("half-way")
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "a", tmp_path / "a" / "of another"]
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path, message in [
+        (Path("/dev/null/a/b"), "/dev/null/a/b: a folder above it is a file"),
+        (tmp_path / "file" / "a", "a folder above it is a file"),
+        (tmp_path / "file", "there is a file of that name"),
+        (tmp_path / "loop", "there is a file of that name"),
+        (tmp_path / "a" / ("x" * 300), "File name too long"),
+        (Path("/"), "no name of its own"),
+    ]:
+        with pytest.raises(InputError, match=message), atomic_folder(path):
+            pytest.fail("the body must not run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_is_followed(tmp_path: Path, dangling: bool) -> None:
+    if not dangling:
+        fill(tmp_path / "big disk" / "folder", OLD)
+    (tmp_path / "link").symlink_to(tmp_path / "big disk" / "folder")
+    with atomic_folder(tmp_path / "link") as partial:
+        fill(partial, NEW)
+    assert (tmp_path / "link").is_symlink()
+    assert content_of(tmp_path / "big disk" / "folder") == NEW
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["big disk", "link"]
+
+
+def test_the_old_folder_comes_back_if_the_second_rename_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "folder", OLD)
+    rename = os.replace
+
+    def fail_on_partial(source: Path, target: Path) -> None:
+        if ".partial-" in Path(source).name:
+            raise OSError("the disk went away")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_on_partial)
+    with pytest.raises(OSError, match="went away"), atomic_folder(tmp_path / "folder") as partial:
+        fill(partial, NEW)
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+    assert content_of(tmp_path / "folder") == OLD
+
+
+def test_recovery_sweeps_what_is_its_own_and_nothing_else(tmp_path: Path) -> None:
+    mine, others = tmp_path / ".partial-7-last [1]", tmp_path / ".partial-7-big-last [1]"
+    fill(mine, NEW)
+    fill(others, NEW)
+    fill(tmp_path / ".previous-last [1]", OLD)
+    recover_folder(tmp_path / "last [1]")
+    assert sorted(tmp_path.iterdir()) == [others, tmp_path / "last [1]"]
+    assert content_of(tmp_path / "last [1]") == OLD
+
+
+def test_recovery_where_nothing_is(tmp_path: Path) -> None:
+    recover_folder(tmp_path / "none" / "folder")
+    recover_folder("/dev/null/folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from boqsa.atomic import atomic_folder
+
+moment = int(sys.argv[2])
+
+def deadly(call):
+    def counted(*arguments, **options):
+        global moment
+        if moment == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        moment -= 1
+        return call(*arguments, **options)
+    return counted
+
+for name in ("mkdir", "fsync", "replace", "unlink", "rmdir"):
+    setattr(os, name, deadly(getattr(os, name)))
+with atomic_folder(Path(sys.argv[1])) as partial:
+    (partial / "one").write_text("new")
+    (partial / "inner").mkdir()
+    (partial / "inner" / "three").write_text("new")
+"""
+
+
+def test_killed_at_every_moment_the_folder_is_old_or_new(tmp_path: Path) -> None:
+    outcomes = []
+    for moment in range(40):
+        folder = tmp_path / str(moment) / "folder"
+        fill(folder, OLD)
+        child = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(moment)], check=False)
+        if child.returncode == 0:
+            break
+        assert child.returncode == -signal.SIGKILL
+        if moment % 2:  # the next writer, instead of the next reader, comes first
+            with pytest.raises(ValueError, match="no"), atomic_folder(folder):
+                raise ValueError("no")
+        recover_folder(folder)
+        assert content_of(folder) in (OLD, NEW)
+        assert list(folder.parent.iterdir()) == [folder]
+        outcomes.append("old" if content_of(folder) == OLD else "new")
+    assert child.returncode == 0
+    assert outcomes == sorted(outcomes, reverse=True)  # first old, from one rename on new
+    assert {"old", "new"} == set(outcomes)
+    assert len(outcomes) > 8
