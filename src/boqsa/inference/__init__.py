@@ -1,8 +1,18 @@
 """A trained model in people's hands: load a run, segment pictures, convert the authors' checkpoints.
 
 Nothing here trains. A run folder alone is enough for everything in this package.
+
+    load       run folder, saved model or hub name -> model
+    segment    model + picture -> labels, masks, slots
+    files      the same for files and folders, with results on disk
+    picture    any picture file -> 8-bit RGB
+    convert    a released checkpoint -> run folder
+    run        the layout of a run folder
 """
 
+from boqsa.inference.convert import convert
+from boqsa.inference.files import segment_files
 from boqsa.inference.load import load
+from boqsa.inference.segment import Segmentation, Segmenter
 
-__all__ = ["load"]
+__all__ = ["Segmentation", "Segmenter", "convert", "load", "segment_files"]

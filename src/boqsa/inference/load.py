@@ -5,12 +5,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from boqsa.errors import InputError, RecipeError, RunError
 from boqsa.inference.run import CONFIG, MODEL, RECIPE, checkpoint_folder, load_weights, read_recipe
 from boqsa.models import MixtureModel
 from boqsa.recipes import Recipe
+
+_PATIENCE = 10.0  # seconds until the hub counts as out of reach
 
 
 def model_config(recipe: Recipe) -> dict[str, Any]:
@@ -31,10 +37,14 @@ def build_model(recipe: Recipe) -> MixtureModel:
 
 
 def load(path_or_hub_id: str | Path, *, checkpoint: str = "last") -> MixtureModel:
-    """A trained model in eval mode.
+    """A trained model in eval mode, on the CPU, in the dtype of its weights.
+
+    A folder that exists is never looked up on the hub. Without a connection, what was downloaded before is
+    used.
 
     Args:
-        path_or_hub_id: A run folder, a folder written by `save_pretrained`, or a name on the hub (`owner/name`).
+        path_or_hub_id: A run folder, a folder written by `save_pretrained`, or a name on the hub
+            (`owner/name`).
         checkpoint: Of a run folder: "last", "best_loss" or "best_<metric>".
 
     Raises:
@@ -43,36 +53,71 @@ def load(path_or_hub_id: str | Path, *, checkpoint: str = "last") -> MixtureMode
     """
     path = Path(path_or_hub_id)
     if (path / RECIPE).is_file():
-        model = build_model(read_recipe(path))
-        _fill(model, load_weights(checkpoint_folder(path, checkpoint)), path)
-        return model.eval()
+        weights = load_weights(checkpoint_folder(path, checkpoint))
+        return _with_weights(build_model(read_recipe(path)), weights, path)
     if path.is_dir():
-        return _load_saved(path).eval()
-    try:
-        model = MixtureModel.from_pretrained(str(path_or_hub_id))
-    except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return _load_saved(path)
+    if path.exists():
         raise InputError(
-            f"{path_or_hub_id} is neither a folder here nor a model that the hub gave ({reason}); "
-            "pass a run folder, a folder of save_pretrained, or owner/name."
-        ) from None
-    return model.eval()
+            f"{path} is a file; pass the run folder it belongs to (the one that holds {RECIPE})."
+        )
+    return _load_saved(_download(str(path_or_hub_id)))
 
 
 def _load_saved(folder: Path) -> MixtureModel:
     """A folder of `save_pretrained`: config.json and model.safetensors."""
     missing = [name for name in (CONFIG, MODEL) if not (folder / name).is_file()]
     if missing:
-        raise RunError(f"{folder} is neither a run nor a saved model: it has no {RECIPE} and no {', '.join(missing)}.")
+        raise RunError(
+            f"{folder} is neither a run nor a saved model: it has no {RECIPE} and no {', '.join(missing)}."
+        )
     try:
-        json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        return MixtureModel.from_pretrained(folder)
-    except Exception as error:
-        raise RunError(f"{folder} does not hold a model of this package ({str(error).splitlines()[0]}).") from None
+        model = MixtureModel(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+        weights = load_file(folder / MODEL)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise RunError(f"{folder} does not hold a model of this package ({_first_line(error)}).") from None
+    return _with_weights(model, weights, folder)
 
 
-def _fill(model: MixtureModel, weights: dict[str, Any], run: Path) -> None:
+def _with_weights(model: MixtureModel, weights: dict[str, Tensor], folder: Path) -> MixtureModel:
+    """The model in eval mode with these weights, in their dtype."""
+    model.to(next(iter(weights.values())).dtype if weights else None)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise RunError(f"the weights in {run} do not fit its recipe: {str(error).splitlines()[-1].strip()}") from None
+        reason = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise RunError(f"the weights in {folder} do not fit its configuration: {reason}") from None
+    return model.eval()
+
+
+def _download(hub_id: str) -> Path:
+    """The folder in the hub's cache that holds config.json and model.safetensors of a model.
+
+    `hf_hub_download` repeats itself for half a minute where there is no network, so one short question goes
+    first.
+    """
+    nowhere = f"{hub_id} is neither a folder here nor a model on the hub"
+    expected = "pass a run folder, a folder of save_pretrained, or owner/name"
+    reachable = True
+    try:
+        HfApi().model_info(hub_id, timeout=_PATIENCE)
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise InputError(f"{nowhere} ({_first_line(error)}); {expected}.") from None
+    except (
+        Exception
+    ):  # no network, a proxy, a server in trouble: each version of the hub's client has its own errors
+        reachable = False
+    try:
+        files = [
+            Path(hf_hub_download(hub_id, name, local_files_only=not reachable)) for name in (CONFIG, MODEL)
+        ]
+    except Exception as error:
+        reason = (
+            _first_line(error) if reachable else "the hub is out of reach, and nothing was downloaded before"
+        )
+        raise InputError(f"{nowhere} ({reason}); {expected}.") from None
+    return files[0].parent
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""Reading a run folder: its recipe and its checkpoints, verified.
+"""The run folder: reading its recipe and its checkpoints, verified, and writing a checkpoint whole.
 
     RUN/recipe.json, log.jsonl, metrics.json, pictures/
     RUN/checkpoints/<last | best_loss | best_...>/
@@ -6,17 +6,21 @@
         config.json         arguments of the model's constructor
         trainer.pt          optimiser and counters; absent where a run was converted, not trained
         manifest.json       step, recipe hash, sha256 of each file
+
+A checkpoint is written beside and renamed: under its name it is always whole.
 """
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
+from boqsa.atomic import atomic_folder
 from boqsa.errors import RunError
 from boqsa.recipes import Recipe
 
@@ -28,15 +32,21 @@ def read_recipe(run: str | Path) -> Recipe:
     """The recipe of a run.
 
     Raises:
-        RunError: if `run` is not a run folder.
+        RunError: if `run` is not a run folder, or the recipe is not text.
         RecipeError: if its recipe is damaged.
     """
     path = Path(run) / RECIPE
     if not Path(run).is_dir():
         raise RunError(f"there is no run folder {run}; `boqsa train RECIPE --out {run}` would make it.")
     if not path.is_file():
-        raise RunError(f"{run} is not a run folder: it has no {RECIPE}. Give the folder that --out of a training named.")
-    return Recipe.from_json(path.read_text(encoding="utf-8"))
+        raise RunError(
+            f"{run} is not a run folder: it has no {RECIPE}. Give the folder that --out of a training named."
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RunError(f"{path} is damaged: it is not text; restore it, or train again.") from None
+    return Recipe.from_json(text)
 
 
 def checkpoint_folder(run: str | Path, name: str = "last") -> Path:
@@ -45,12 +55,15 @@ def checkpoint_folder(run: str | Path, name: str = "last") -> Path:
     Raises:
         RunError: if the run has no such checkpoint; the message names those it has.
     """
-    folder = Path(run) / CHECKPOINTS / name
-    if not (folder / MANIFEST).is_file():
-        found = sorted(path.parent.name for path in (Path(run) / CHECKPOINTS).glob(f"[!.]*/{MANIFEST}"))
-        has = f"it has {', '.join(found)}" if found else "it has none yet; let it train up to its first checkpoint"
+    found = sorted(path.parent.name for path in (Path(run) / CHECKPOINTS).glob(f"[!.]*/{MANIFEST}"))
+    if name not in found:
+        has = (
+            f"it has {', '.join(found)}"
+            if found
+            else "it has none yet; let it train up to its first checkpoint"
+        )
         raise RunError(f"{run} has no checkpoint {name!r}; {has}.")
-    return folder
+    return Path(run) / CHECKPOINTS / name
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -62,8 +75,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         damaged = [name for name, expected in manifest["sha256"].items() if sha256(folder / name) != expected]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise RunError(f"{folder} is not a whole checkpoint ({error}); use another one, or train again.") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{folder} is not a whole checkpoint ({error}); use another one, or train again."
+        ) from None
     if damaged:
         raise RunError(
             f"{folder} is damaged: the sha256 of {', '.join(damaged)} is not the one in {MANIFEST}; "
@@ -79,6 +94,38 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
         return load_file(folder / MODEL)
     except (SafetensorError, OSError) as error:
         raise RunError(f"{folder / MODEL} cannot be read ({error}); use another checkpoint.") from None
+
+
+def write_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    *,
+    config: dict[str, Any],
+    step: int,
+    recipe_hash: str,
+    write_more: Callable[[Path], Sequence[str]] = lambda partial: (),
+) -> None:
+    """Write a checkpoint so that `folder` is either the old one or the new one.
+
+    Args:
+        folder: `RUN/checkpoints/<name>`.
+        model: Its weights are saved; tensors are made contiguous, which channels-last ones are not.
+        config: Arguments of the model's constructor.
+        step: Finished optimiser steps.
+        recipe_hash: `Recipe.hash` of the run.
+        write_more: Writes further files into the folder it is given and returns their names.
+    """
+    with atomic_folder(folder) as partial:
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        save_file(weights, partial / MODEL, metadata={"format": "pt"})
+        (partial / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+        files = [MODEL, CONFIG, *write_more(partial)]
+        manifest = {
+            "step": step,
+            "recipe": recipe_hash,
+            "sha256": {name: sha256(partial / name) for name in files},
+        }
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
 
 
 def sha256(path: Path) -> str:

@@ -1,0 +1,72 @@
+"""`boqsa segment RUN IMAGE... --out DIR`: split pictures into objects with a trained run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from boqsa.commands.arguments import parse, print_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Split pictures into objects: for each a label map, an overlay, and slots and masks as .npz.
+
+    Picture a.jpg gives a_labels.png (indexed; pixel values are slots), a_overlay.png and a.npz. Folders are
+    searched with their sub-folders, which are mirrored in DIR; pictures of the same name keep their suffix,
+    as in a_jpg_labels.png.
+    """
+
+    run: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
+    """Run folder, folder of save_pretrained, or name on the hub (owner/name)."""
+    images: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE...")]]
+    """Pictures of any size, or folders of them."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder for the results."""
+    checkpoint: str = "last"
+    """last, best_loss or best_<metric>; the last one was chosen by labels."""
+    crop: bool = False
+    """Use the largest central square, as training does; pixels outside get label 255. Otherwise the picture
+    is squeezed, and every pixel gets a slot."""
+    iterations: int | None = None
+    """Slot-attention steps; by default the trained number."""
+    batch_size: int = 16
+    """Pictures in one pass of the model."""
+    json: bool = False
+    """Print JSON on stdout."""
+
+
+def main(arguments: list[str]) -> int:
+    """Entry of the command."""
+    chosen = parse(Segment, arguments, command="segment")
+
+    import sys
+
+    from boqsa.inference import Segmenter, load, segment_files
+
+    segmenter = Segmenter(
+        load(chosen.run, checkpoint=chosen.checkpoint), crop=chosen.crop, iterations=chosen.iterations
+    )
+    done, skipped = segment_files(segmenter, chosen.images, chosen.out, batch_size=chosen.batch_size)
+    if chosen.json:
+        images = [
+            {
+                "image": str(entry.image),
+                "labels": str(entry.labels),
+                "overlay": str(entry.overlay),
+                "arrays": str(entry.arrays),
+                "areas": entry.areas,
+            }
+            for entry in done
+        ]
+        print_json(
+            {"images": images, "skipped": [{"image": str(path), "reason": why} for path, why in skipped]}
+        )
+    else:
+        for entry in done:
+            print(f"{entry.image}: {entry.overlay}")
+        print(f"{len(done)} segmented; each has an overlay, a label map and arrays in {chosen.out}.")
+        for _, why in skipped:
+            print(f"skipped: {why}", file=sys.stderr)
+    return 1 if skipped else 0

@@ -1,0 +1,146 @@
+"""`boqsa segment`: exit codes, one JSON document, and no traceback."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from boqsa.atomic import write_text
+from boqsa.commands import main
+from boqsa.inference.load import build_model, model_config
+from boqsa.inference.run import CHECKPOINTS, RECIPE, write_checkpoint
+from boqsa.recipes import DataRecipe, MixtureRecipe, Recipe
+
+TINY = MixtureRecipe(
+    num_slots=3,
+    slot_size=8,
+    mlp_size=8,
+    encoder_channels=(8,),
+    encoder_strides=(1,),
+    decoder_channels=(8,),
+    decoder_strides=(2,),
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    recipe = Recipe(name="tiny", data=DataRecipe(name="scenes", image_size=16), model=TINY)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        built = build_model(recipe)
+    folder = tmp_path / "run"
+    for name in ("last", "best_ari_fg"):
+        write_checkpoint(
+            folder / CHECKPOINTS / name, built, config=model_config(recipe), step=1, recipe_hash=recipe.hash
+        )
+    write_text(folder / RECIPE, recipe.to_json())
+    return str(folder)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    (folder / "sub").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 30, 3), dtype=np.uint8)
+    for name in ("a.png", "sub/b.jpg"):
+        Image.fromarray(pixels).save(folder / name)
+    return folder
+
+
+def test_a_folder_in_json(run, pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["segment", run, str(pictures), "--out", str(out), "--json", "--batch-size", "1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["skipped"] == []
+    assert [entry["image"] for entry in found["images"]] == [
+        str(pictures / "a.png"),
+        str(pictures / "sub" / "b.jpg"),
+    ]
+    assert found["images"][1]["labels"] == str(out / "sub" / "b_labels.png")
+    assert found["images"][1]["overlay"] == str(out / "sub" / "b_overlay.png")
+    with np.load(found["images"][1]["arrays"]) as arrays:
+        shares = [(arrays["labels"] == slot).mean() for slot in range(3)]
+    assert found["images"][1]["areas"] == pytest.approx(shares)
+
+
+def test_words_without_json(run, pictures, tmp_path, capsys):
+    picture = str(pictures / "a.png")
+    assert main(["segment", run, picture, "--out", str(tmp_path / "out"), "--checkpoint", "best_ari_fg"]) == 0
+    assert f"{picture}: {tmp_path / 'out' / 'a_overlay.png'}" in capsys.readouterr().out
+
+
+def test_crop_leaves_the_sides_out(run, pictures, tmp_path):
+    main(["segment", run, str(pictures / "a.png"), "--out", str(tmp_path / "out"), "--crop"])
+    labels = np.asarray(Image.open(tmp_path / "out" / "a_labels.png"))
+    assert labels.shape == (12, 30)
+    assert (labels == 255).sum() == 12 * 18
+
+
+def test_iterations_are_passed_on(run, pictures, tmp_path):
+    slots = []
+    for number in ("1", "4"):
+        out = tmp_path / number
+        main(["segment", run, str(pictures / "a.png"), "--out", str(out), "--iterations", number])
+        slots.append(np.load(out / "a.npz")["slots"])
+    assert np.abs(slots[0] - slots[1]).max() > 1e-4
+
+
+def test_a_broken_picture_is_skipped_with_exit_1(run, pictures, tmp_path, capsys):
+    (pictures / "c.png").write_bytes(b"")
+    assert main(["segment", run, str(pictures), "--out", str(tmp_path / "out"), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["images"]) == 2
+    assert [entry["image"] for entry in found["skipped"]] == [str(pictures / "c.png")]
+    assert main(["segment", run, str(pictures), "--out", str(tmp_path / "out")]) == 1
+    assert "skipped: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{pictures}/gone.png"], "does not exist"),
+        (["{pictures}/broken.png"], "nothing could be segmented"),
+        (["{tmp}/void"], "no pictures"),
+        ([], "name files"),
+        (["{pictures}", "--checkpoint", "best_loss"], "it has best_ari_fg, last"),
+        (["{pictures}", "--checkpoint", "../last"], "no checkpoint"),
+        (["{pictures}", "--iterations", "0"], "iterations is 0"),
+        (["{pictures}", "--batch-size", "-1"], "batch_size is -1"),
+    ],
+)
+def test_refusals_exit_with_2_and_make_nothing(run, pictures, tmp_path, capsys, *, arguments, said):
+    (pictures / "broken.png").write_text("no", encoding="utf-8")
+    (tmp_path / "void").mkdir()
+    filled = [argument.format(pictures=pictures, tmp=tmp_path) for argument in arguments]
+    assert main(["segment", run, *filled, "--out", str(tmp_path / "out"), "--json"]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.out == ""
+    assert len(printed.err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_run_exits_with_2(pictures, tmp_path, capsys):
+    assert main(["segment", str(pictures), str(pictures), "--out", str(tmp_path / "out")]) == 2
+    assert "neither a run nor a saved model" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_explains_every_option(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["segment", "--help"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    for option in (
+        "RUN",
+        "IMAGE...",
+        "--out",
+        "--checkpoint",
+        "--crop",
+        "--iterations",
+        "--batch-size",
+        "--json",
+    ):
+        assert option in printed
