@@ -21,6 +21,14 @@ def fill(folder: Path, content: dict[str, str]) -> None:
         (folder / name).write_text(text)
 
 
+def fill_and_fail(folder: Path, error: type[BaseException], meanwhile: Path | None = None) -> None:
+    with atomic_folder(folder) as partial:
+        fill(partial, NEW)
+        if meanwhile is not None:
+            meanwhile.touch()
+        raise error
+
+
 def content_of(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
@@ -38,9 +46,14 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_a_failing_body_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     write_text(tmp_path / "file", "old")
-    with pytest.raises(error), atomic_file(tmp_path / "file") as partial:
-        partial.write_text("half")
-        raise error
+
+    def fail() -> None:
+        with atomic_file(tmp_path / "file") as partial:
+            partial.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert content_of(tmp_path) == {"file": "old"}
 
 
@@ -69,25 +82,22 @@ def test_a_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_a_failing_body_leaves_no_new_parents(tmp_path: Path, error: type[BaseException]) -> None:
     (tmp_path / "there").mkdir()
-    with pytest.raises(error), atomic_folder(tmp_path / "there" / "a" / "b" / "c") as partial:
-        fill(partial, NEW)
-        raise error
+    with pytest.raises(error):
+        fill_and_fail(tmp_path / "there" / "a" / "b" / "c", error)
     assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
 
 
 def test_a_failing_body_leaves_the_old_folder(tmp_path: Path) -> None:
     fill(tmp_path / "folder", OLD)
-    with pytest.raises(ValueError, match="half-way"), atomic_folder(tmp_path / "folder") as partial:
-        fill(partial, NEW)
-        raise ValueError("half-way")
+    with pytest.raises(ValueError):
+        fill_and_fail(tmp_path / "folder", ValueError)
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
     assert content_of(tmp_path / "folder") == OLD
 
 
 def test_parents_that_others_use_meanwhile_stay(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="half-way"), atomic_folder(tmp_path / "a" / "b" / "c"):
-        (tmp_path / "a" / "of another").touch()
-        raise ValueError("half-way")
+    with pytest.raises(ValueError):
+        fill_and_fail(tmp_path / "a" / "b" / "c", ValueError, meanwhile=tmp_path / "a" / "of another")
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "a", tmp_path / "a" / "of another"]
 
 
@@ -188,9 +198,9 @@ def test_killed_at_every_moment_the_folder_is_old_or_new(tmp_path: Path) -> None
         if child.returncode == 0:
             break
         assert child.returncode == -signal.SIGKILL
-        if moment % 2:  # the next writer, instead of the next reader, comes first
-            with pytest.raises(ValueError, match="no"), atomic_folder(folder):
-                raise ValueError("no")
+        if moment % 2:  # the next writer, instead of the next reader, comes first, and fails
+            with pytest.raises(ValueError):
+                fill_and_fail(folder, ValueError)
         recover_folder(folder)
         assert content_of(folder) in (OLD, NEW)
         assert list(folder.parent.iterdir()) == [folder]

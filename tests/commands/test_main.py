@@ -1,0 +1,195 @@
+"""The dispatcher: quick help, one line for a mistake, a traceback for a bug alone."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+
+from boqsa.commands import COMMANDS, main
+from boqsa.errors import InputError, RecipeError, RunError
+from boqsa.recipes import get_recipe
+
+Stub = Callable[[BaseException | int], None]
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
+    """Let `boqsa demo` raise or return what is given."""
+
+    def install(outcome: BaseException | int) -> None:
+        def run(_: list[str]) -> int:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return outcome
+
+        module = ModuleType("stub")
+        module.main = run  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "boqsa.commands.demo", module)
+
+    return install
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0), (["-h"], 0), (["help"], 0)])
+def test_overview(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == code
+    out = capsys.readouterr().out
+    for name, (_, text) in COMMANDS.items():
+        assert f"  {name} " in out
+        assert text in out
+
+
+def test_overview_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from boqsa.commands import main; main(['--help']); "
+        "print([name for name in ('torch', 'tyro', 'numpy', 'rich', 'PIL') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    import boqsa
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith(f"boqsa {boqsa.__version__}, torch ")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("trian", "did you mean `boqsa train`?"), ("zzz", "`boqsa --help` lists the commands.")],
+)
+def test_unknown_command(name: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name]) == 2
+    assert capsys.readouterr().err == f"boqsa: there is no command '{name}'; {hint}\n"
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_the_exit_code_is_that_of_the_command(stub: Stub, code: int) -> None:
+    stub(code)
+    assert main(["demo"]) == code
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (InputError("no such thing."), 2, "no such thing."),
+        (RecipeError("no such field."), 2, "no such field."),
+        (RunError("no such run."), 2, "no such run."),
+        (PermissionError(13, "Permission denied", "/there"), 2, "Permission denied: /there."),
+        (OSError(28, "No space left on device"), 2, "No space left on device."),
+        (OSError("image file is truncated"), 2, "image file is truncated"),
+        (KeyboardInterrupt(), 1, "stopped."),
+    ],
+)
+def test_what_the_user_or_the_machine_did_is_one_line(
+    stub: Stub, error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub(error)
+    assert main(["demo"]) == code
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"boqsa demo: {line}\n")
+
+
+def test_a_bug_keeps_its_traceback(stub: Stub) -> None:
+    stub(ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        main(["demo"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["data", "--help"], ["recipes", "demo"], ["recipes", "--help"]]
+)
+def test_a_closed_pipe_is_silent(arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "boqsa", *arguments], stdout=writing, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main([name, "--help"])
+    except SystemExit as exit_:  # tyro's way
+        code = exit_.code  # type: ignore[assignment]
+    assert code in (0, None)
+    assert f"usage: boqsa {name}" in capsys.readouterr().out
+
+
+USAGE_ERRORS = [
+    (["train", "demo", "--out", "{}", "--train.stepz", "5"], ["--train.stepz", "--train.steps"]),
+    (["train", "demo", "--out", "{}", "--train.steps", "abc"], ["--train.steps", "'abc'"]),
+    (["train", "demo", "--out", "{}", "--train.steps", "1.5"], ["--train.steps", "'1.5'"]),
+    (["train", "demo", "--out", "{}", "--model.gradient", "foo"], ["'foo'", "--model.gradient", "'bilevel'"]),
+    (["train", "demo"], ["--out", "train demo --help"]),
+    (["train", "demo", "--out"], ["'--out'"]),
+    (["recipes", "demo", "more"], ["more"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "named"), USAGE_ERRORS)
+def test_usage_errors_name_what_is_wrong(
+    arguments: list[str],
+    named: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path_factory.mktemp("usage")
+    with pytest.raises(SystemExit) as exit_:
+        main([argument.format(folder / "run") for argument in arguments])
+    assert exit_.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    for part in named:
+        assert part in captured.err
+    assert not any(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["train"], "name a recipe first, as in `boqsa train demo --out RUN`; `boqsa recipes` lists them."),
+        (["train", "dmo"], "there is no recipe 'dmo'; did you mean demo? `boqsa recipes` lists all."),
+        (["train", "demo", "--model.num-slots", "0"], "model.num_slots is 0; it must be at least 1."),
+        (["train", "demo", "--model.num_slots", "0"], "model.num_slots is 0; it must be at least 1."),
+        (["train", "demo", "--model.num_slots=0"], "model.num_slots is 0; it must be at least 1."),
+        (
+            ["train", "demo", "--train.learning-rate", "nan"],
+            "train.learning_rate is nan; it must be above 0.",
+        ),
+        (["train", "demo", "--seed", "-1"], "seed is -1; it must be at least 0."),
+    ],
+)
+def test_wrong_values_of_a_recipe_are_one_line(
+    arguments: list[str],
+    line: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path_factory.mktemp("values")
+    assert main([*arguments, "--out", str(folder / "run")]) == 2
+    assert capsys.readouterr().err == f"boqsa train: {line}\n"
+    assert not any(folder.iterdir())
+
+
+def test_the_help_of_train_lists_every_field(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "demo", "--help"])
+    out = capsys.readouterr().out
+    values = json.loads(get_recipe("demo").to_json())
+    for section in ("data", "model", "train", "evaluate"):
+        for field in values[section]:
+            assert re.search(rf"--{section}\.{field.replace('_', '-')}[ ,]", out), field
+    assert "--seed INT" in out
+    assert "--out PATH" in out
