@@ -1,5 +1,6 @@
 """`boqsa train RECIPE --out RUN [any field]` and `boqsa train --resume RUN`."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -7,13 +8,13 @@ from typing import Annotated
 import tyro
 
 from boqsa.commands.arguments import parse, print_json
-from boqsa.errors import RecipeError, RunError
+from boqsa.errors import RecipeError
 from boqsa.recipes import Recipe, get_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a recipe. The same command on an unfinished run of the same recipe goes on exactly where it was."""
+    """Train a recipe. The same command on an unfinished run of it goes on exactly where it was."""
 
     out: Path
     """Run folder to make."""
@@ -49,7 +50,9 @@ def main(arguments: list[str]) -> int:
             print("       boqsa train --resume RUN")
             print("`boqsa recipes` lists the recipes; `boqsa train RECIPE --help` lists the fields.")
             return 0
-        raise RecipeError("name a recipe first, as in `boqsa train demo --out RUN`; `boqsa recipes` lists them.")
+        raise RecipeError(
+            "name a recipe first, as in `boqsa train demo --out RUN`; `boqsa recipes` lists them."
+        )
     name, *rest = arguments
     default = Train(out=tyro.MISSING, recipe=get_recipe(name))
     chosen = parse(Train, rest, command=f"train {name}", default=default)
@@ -73,19 +76,24 @@ def _recipe_to_resume(resumed: Resume) -> Recipe:
 
 def _train(recipe: Recipe, run: Path, *, as_json: bool) -> int:
     from boqsa.commands.console import rendering
-    from boqsa.training import train
     from boqsa.training.data import open_split, open_validation
-    from boqsa.training.loop import state_of
+    from boqsa.training.loop import check, state_of, train
 
-    state = state_of(run)
-    if state is not None and state[0] >= state[1]:
-        raise RunError(f"{run} is finished ({state[0]} steps); `boqsa evaluate {run}` scores it, another --out starts anew.")
+    check(recipe, run)  # before scenes are rendered: what is refused makes no file
     with rendering() as progress:
         train_data = open_split(recipe.data, recipe.data.train_split, progress=progress)
-    finished = train(recipe, run, train_data=train_data, validation_data=open_validation(recipe.data))
+    validation_data = open_validation(recipe.data)
+    if validation_data is None:
+        print(
+            f"{train_data.path} has no split {recipe.data.validation_split!r}: nothing is scored during "
+            "training, and there will be no best_* checkpoints.",
+            file=sys.stderr,
+        )
+    finished = train(recipe, run, train_data=train_data, validation_data=validation_data)
     if as_json:
         done = state_of(run)
-        print_json({"run": str(run), "finished": finished, "step": done[0] if done else 0, "recipe_hash": recipe.hash})
+        step = done[0] if done else 0
+        print_json({"run": str(run), "finished": finished, "step": step, "recipe_hash": recipe.hash})
     elif finished:
         print(f"finished. Next: `boqsa evaluate {run}`, then `boqsa segment {run} PICTURE --out DIR`.")
     return 0 if finished else 1

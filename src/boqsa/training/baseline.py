@@ -1,9 +1,11 @@
-"""K-means on colour and position: what can be had without learning, on the same pictures, with as many clusters."""
+"""K-means on colour and position: what can be had without learning, with as many clusters as slots."""
+
+import warnings
 
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
-from scipy.cluster.vq import ClusterError, kmeans2
+from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 POSITION_WEIGHTS = (0.5, 1.0, 2.0)
@@ -31,9 +33,8 @@ def k_means_segmentation(
         colour = (colour - colour.mean(axis=0)) / np.maximum(colour.std(axis=0), 1e-6)
         features = np.concatenate([colour, position], axis=1)
         generator = np.random.default_rng([seed, index])
-        try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a cluster that lost its last pixel stays empty
             _, label = kmeans2(features, clusters, minit="++", rng=generator)
-        except ClusterError:  # a picture of fewer distinct pixels than clusters
-            label = np.zeros(len(features), dtype=np.int64)
         labels.append(label.reshape(size))
     return torch.from_numpy(np.stack(labels).astype(np.int64))

@@ -1,19 +1,17 @@
 """Writing checkpoints, and reading back the state of training. `boqsa.inference.run` describes the folder.
 
-A checkpoint is written beside, flushed and renamed: under its name it is always whole, whenever the process dies.
+A checkpoint is written beside, flushed and renamed: under its name it is always whole, whenever the process
+dies.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
-from boqsa.atomic import atomic_folder
 from boqsa.errors import RunError
-from boqsa.inference.run import CONFIG, MANIFEST, MODEL, TRAINER, read_manifest, sha256
+from boqsa.inference.run import MANIFEST, MODEL, TRAINER, read_manifest, write_checkpoint
 
 
 def save_checkpoint(
@@ -25,30 +23,22 @@ def save_checkpoint(
     recipe_hash: str,
     trainer: dict[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint so that `folder` is either the old one or the new one.
+    """Write a checkpoint, with the state of training, so that `folder` is the old one or the new one.
 
     Args:
-        folder: `RUN/checkpoints/<name>`.
-        model: Its weights are saved; tensors are made contiguous, which channels-last ones are not.
-        config: Arguments of the model's constructor.
-        step: Finished optimiser steps.
-        recipe_hash: `Recipe.hash` of the run.
-        trainer: State of training: tensors, numbers, strings and containers of them.
+        folder, model, config, step, recipe_hash: As in `write_checkpoint`.
+        trainer: State of training, plain data with its own `step`; None saves weights alone.
     """
-    with atomic_folder(folder) as partial:
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(weights, partial / MODEL, metadata={"format": "pt"})
-        (partial / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
-        files = [MODEL, CONFIG]
-        if trainer is not None:
-            torch.save(trainer, partial / TRAINER)
-            files.append(TRAINER)
-        manifest = {
-            "step": step,
-            "recipe": recipe_hash,
-            "sha256": {name: sha256(partial / name) for name in files},
-        }
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+
+    def write_trainer(partial: Path) -> list[str]:
+        if trainer is None:
+            return []
+        torch.save(trainer, partial / TRAINER)
+        return [TRAINER]
+
+    write_checkpoint(
+        folder, model, config=config, step=step, recipe_hash=recipe_hash, write_more=write_trainer
+    )
 
 
 def load_trainer(folder: Path) -> dict[str, Any]:
@@ -57,7 +47,13 @@ def load_trainer(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: if the checkpoint is damaged, or holds weights alone.
     """
-    if TRAINER not in read_manifest(folder)["sha256"]:
+    manifest = read_manifest(folder)
+    if TRAINER not in manifest["sha256"]:
         raise RunError(f"{folder} holds weights alone; start a new run from it with --train.init-from.")
     state: dict[str, Any] = torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
+    # The manifest's own bytes have no sha256: what it says is compared with what the other files know.
+    if state["step"] != manifest.get("step") or "recipe" not in manifest or MODEL not in manifest["sha256"]:
+        raise RunError(
+            f"{folder} is damaged: {MANIFEST} and {TRAINER} disagree; train again with another --out."
+        )
     return state

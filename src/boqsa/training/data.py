@@ -28,7 +28,9 @@ def open_split(
     """
     if data.name == "scenes":
         if data.root is not None:
-            raise RecipeError("data.root is given, but the data set 'scenes' is rendered by the package; leave it out.")
+            raise RecipeError(
+                "data.root is given, but the data set 'scenes' is rendered by the package; leave it out."
+            )
         settings = SceneSettings(image_size=data.image_size)
         return PackedDataset(
             builtin_scenes(settings, count=data.scene_count, seed=data.scene_seed, progress=progress), split
@@ -42,14 +44,19 @@ def open_split(
     found = dataset.manifest.name
     if found != data.name and found not in _ANY_SOURCE:
         raise InputError(
-            f"{data.root} holds the data set {found!r}, the recipe wants {data.name!r}; pass --data.name {found} if you mean it."
+            f"{data.root} holds the data set {found!r}, the recipe wants {data.name!r}; "
+            f"pass --data.name {found} if you mean it."
         )
     return dataset
 
 
 def open_validation(data: DataRecipe) -> PackedDataset | None:
-    """The validation split, or None where the data has none."""
-    try:
-        return open_split(data, data.validation_split)
-    except InputError:
+    """The validation split, or None where the data set has none.
+
+    Raises:
+        RecipeError, InputError: as `open_split`; a split that is there but damaged is an error too.
+    """
+    train = open_split(data, data.train_split)
+    if data.validation_split not in train.manifest.counts:
         return None
+    return PackedDataset(train.path, data.validation_split)

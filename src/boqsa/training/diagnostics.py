@@ -1,16 +1,19 @@
-"""Is it collapsed? What a run watches about itself, without labels, and says in words with the next step to try.
+"""Is it collapsed? What a run watches about itself, without labels, and says in words with what to try next.
 
-Reconstruction loss does not tell: a model that cuts every picture in halves can reconstruct well. These numbers do
-(spec 8.4 names the usual failures):
+Reconstruction loss does not tell: a model that cuts every picture in halves can reconstruct well. These
+numbers do (spec 8.4 names the usual failures):
 
-    slot_use_entropy       entropy of the share of pixels that each slot owns, 0 (one slot has all) to 1 (equal shares)
+    slot_use_entropy       entropy of the share of pixels that each slot owns, 0 (one has all) to 1 (equal)
     dead_slots             slots that own less than 0.1 % of all pixels
+    slot_share             share of all pixels that each slot owns, sums to 1
     mask_area              mean mask of each slot, sums to 1
     mask_sharpness         mean over pixels of the largest mask, 1/K (undecided) to 1
     query_cosine           mean cosine between the initial slots of an image, -1 to 1
-    position_information   share of the label's entropy that the pixel's position explains, 0 to 1: the half-split detector
-    loss_ratio             loss / loss of painting each image in its mean colour; 1 means nothing was learned
-    background_slots       slots that own over 10 % of the true background, mean over images; None without labels
+    position_information   share of the label's entropy that the pixel's position explains, 0 to 1: finds
+                           halves; on few images (under 20 or so) it says too much
+    loss_ratio             loss / loss of painting each image in its mean colour; 1: nothing was learned
+    background_slots       slots that own over 10 % of the true background, mean over images; None without
+                           labels
 """
 
 import math
@@ -25,6 +28,8 @@ from boqsa.models import Output
 
 DEAD_SHARE = 0.001
 BACKGROUND_SHARE = 0.1
+UNDECIDED = 0.1
+DIVERGED_RATIO = 2.0
 
 
 class Diagnostics:
@@ -37,7 +42,9 @@ class Diagnostics:
         self._background: list[float] = []
         self._images = 0
 
-    def update(self, output: Output, image: Float[Tensor, "B 3 H W"], true: Int[Tensor, "B H W"] | None) -> None:
+    def update(
+        self, output: Output, image: Float[Tensor, "B 3 H W"], true: Int[Tensor, "B H W"] | None
+    ) -> None:
         """Take in a batch: the model's output, the image in [0, 1], and true labels if there are any."""
         batch, count = output.masks.shape[:2]
         labels = output.segmentation().flatten(1)  # (B, P)
@@ -93,45 +100,58 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
         "broken", "collapsed", "split_by_position", "flat" or "healthy", and the warnings.
     """
     slots = len(numbers["mask_area"])
-    undecided = (numbers["mask_sharpness"] - 1 / slots) / (1 - 1 / slots) if slots > 1 else 1.0
+    ratio = numbers["loss_ratio"]
+    # 0: every slot has the same share of every pixel; 1: every pixel belongs to one slot.
+    decided = (numbers["mask_sharpness"] - 1 / slots) / (1 - 1 / slots) if slots > 1 else 1.0
     largest = max(numbers["slot_share"])
-    if not math.isfinite(numbers["loss_ratio"]):
+    early = step < 10 * max(warmup_steps, 100)
+    if not math.isfinite(ratio):
         return "broken", [
-            "The loss is not a number. Lower train.learning-rate, or use train.precision fp32, and start again."
+            "Broken: the loss is not a number. Start again with a lower train.learning-rate, or with "
+            "train.precision fp32."
         ]
-    if numbers["loss_ratio"] > 0.9 or undecided < 0.1:
-        early = step < 10 * max(warmup_steps, 100)
+    if ratio > DIVERGED_RATIO and not early:
+        return "broken", [
+            f"Broken: the loss is {ratio:.1f} times that of painting each picture in its mean colour. "
+            "Training diverged; start again with a lower train.learning-rate, or a train.clip-norm above 0."
+        ]
+    if slots > 1 and decided >= UNDECIDED and (largest > 0.95 or numbers["dead_slots"] >= slots - 1):
+        return "collapsed", [
+            f"Collapsed: one slot owns {largest:.0%} of all pixels. Try another seed, fewer "
+            "model.decoder-channels, or a lower train.learning-rate."
+        ]
+    if ratio > 0.9 or decided < UNDECIDED:
+        what = (
+            "the slots paint no better than one mean colour a picture"
+            if ratio > 0.9
+            else "every slot has about the same share of every pixel"
+        )
         return "flat", [
-            "The loss is flat: the slots still paint the same picture and no mask has decided. "
+            f"Flat: {what}. "
             + (
                 "This is usual so early; nothing is broken. Wait."
                 if early
                 else "This late it is not usual. Raise train.learning-rate, or lengthen train.sigma-steps."
             )
         ]
-    if slots > 1 and (largest > 0.95 or numbers["dead_slots"] >= slots - 1):
-        return "collapsed", [
-            f"Collapsed: one slot owns {largest:.0%} of all pixels. Try another seed, a smaller model.mlp-size or "
-            "decoder_channels, or a lower train.learning-rate."
-        ]
     warnings = []
     state = "healthy"
     if numbers["position_information"] > 0.5:
         state = "split_by_position"
         warnings.append(
-            f"Split by position: where a pixel is explains {numbers['position_information']:.0%} of which slot owns it. "
-            "The slots cut the picture in regions instead of finding objects. Try fewer slots, a longer "
-            "train.sigma-steps, or another seed."
+            f"Split by position: where a pixel is explains {numbers['position_information']:.0%} of which "
+            "slot owns it. The slots cut the picture in regions instead of finding objects. Try fewer slots, "
+            "a longer train.sigma-steps, or another seed."
         )
     if numbers["dead_slots"]:
         warnings.append(
-            f"{numbers['dead_slots']} of {slots} slots own next to nothing. Harmless if the pictures have fewer things than "
-            "slots; otherwise train longer or use fewer slots."
+            f"{numbers['dead_slots']} of {slots} slots own next to nothing. Harmless if the pictures have "
+            "fewer things than slots; otherwise train longer or use fewer slots."
         )
     if (numbers["background_slots"] or 0) > 2.5:
         warnings.append(
-            f"The background is shared by {numbers['background_slots']:.1f} slots on average. ARI-FG does not show this, "
-            "ARI does. Try fewer slots or a longer training."
+            f"The background is shared by {numbers['background_slots']:.1f} slots on average. ARI-FG does "
+            "not show this, ARI does. Try fewer slots or a longer training."
         )
     if numbers["query_cosine"] > 0.95:
         warnings.append("The queries point in the same direction; check that model.gradient is bilevel.")
@@ -143,7 +163,7 @@ def _entropy(share: Float[Tensor, "K"]) -> float:
 
 
 def _position_information(counts: Float[Tensor, "K P"]) -> float:
-    """Mutual information between slot and pixel position, divided by the entropy of the slot; 0 if that is 0."""
+    """Mutual information of slot and pixel position, divided by the entropy of the slot; 0 if that is 0."""
     joint = counts / counts.sum()
     slot = joint.sum(dim=1)
     entropy = _entropy(slot)

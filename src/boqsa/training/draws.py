@@ -1,6 +1,6 @@
 """Every random draw of training, as a pure function of (seed, step, position in the global batch).
 
-So a run does not depend on the number of processes, on accumulation, on evaluation, or on having been resumed.
+So a run does not depend on the number of processes, on accumulation, on evaluation, or on being resumed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,14 +40,18 @@ def _permutation(seed: int, epoch: int, count: int) -> Int[np.ndarray, "count"]:
     if key not in _latest:
         while len(_latest) >= 2:
             del _latest[next(iter(_latest))]
-        _latest[key] = np.random.Generator(np.random.Philox(key=[seed, _ORDER], counter=[0, 0, 0, epoch])).permutation(
-            count
-        )
+        generator = np.random.Generator(np.random.Philox(key=[seed, _ORDER], counter=[0, 0, 0, epoch]))
+        _latest[key] = generator.permutation(count)
     return _latest[key]
 
 
 def draw_noise(
-    shapes: Mapping[str, Sequence[int]], *, seed: int, step: int, positions: Sequence[int], perturb_queries: bool
+    shapes: Mapping[str, Sequence[int]],
+    *,
+    seed: int,
+    step: int,
+    positions: Sequence[int],
+    perturb_queries: bool,
 ) -> Noise:
     """The noise of some samples of a step.
 

@@ -1,15 +1,16 @@
 """Score a model on a split: masks of the decoder and of attention, reconstruction, diagnostics (spec 4).
 
-Evaluation is without noise and in fp32, whatever the training used; a score is a mean over images.
+Evaluation is in fp32, whatever the training used, and without noise. Slots that are samples of a Gaussian are
+drawn by the image's place in the split, so scores depend neither on the batch size nor on what ran before. A
+score is a mean over images.
 """
 
-from collections.abc import Iterator
 from math import isqrt
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from boqsa.metrics import (
@@ -20,14 +21,17 @@ from boqsa.metrics import (
     MeanSquaredError,
     SegmentationCovering,
 )
+from boqsa.models import Noise, Output
 from boqsa.recipes import EvaluateRecipe
 from boqsa.training.diagnostics import Diagnostics
+from boqsa.training.draws import draw_noise
 
 
 class ImageSplit(Protocol):
     """What evaluation and training need of data; `boqsa.data.PackedDataset` is one."""
 
-    has_masks: bool
+    @property
+    def has_masks(self) -> bool: ...
 
     def __len__(self) -> int: ...
 
@@ -47,7 +51,7 @@ def evaluate(
     """All scores of a model on a split, as plain nested data.
 
     Args:
-        model: Takes images, returns `Output`. Its training flag is put back at the end.
+        model: Takes images, returns `Output`. Its training flag is left as it was.
         split: Images, with masks or without.
         protocol: Which metrics, and how many images at a time.
         iterations: Slot-attention steps; None means the trained number.
@@ -55,39 +59,41 @@ def evaluate(
         device: Where the model is.
 
     Returns:
-        `loss` (the model's own); `decoder_masks` and `attention_masks`: a mean over images for each metric, with
-        `images` scored and `left_out` (nothing to score) by metric; `reconstruction` in each convention of spec 4.2;
-        `diagnostics`. Without masks the two mask entries are absent.
+        `loss` (the model's own) and `images`; `decoder_masks` and `attention_masks`: a mean over images for
+        each metric, and `left_out`, how many images had nothing to score, by metric; `reconstruction` in each
+        convention of spec 4.2; `diagnostics`. Without masks the two mask entries are absent.
     """
     count = min(limit, len(split)) if limit else len(split)
     sources = ("decoder_masks", "attention_masks") if split.has_masks else ()
     scores: dict[str, dict[str, Any]] = {source: _metrics(protocol) for source in sources}
-    errors = {name: MeanSquaredError(name) for name in ("mse", "mse_per_image", "mse_published")}
+    errors = {name: MeanSquaredError(name).to(device) for name in ("mse", "mse_per_image", "mse_published")}
     diagnostics = Diagnostics()
     loss = 0.0
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
-        for indices in _batches(count, protocol.batch_size):
-            sample = split.batch(indices)
-            image = sample["image"].to(device)
-            true = sample["mask"].to(device) if split.has_masks else None
-            output = model(image, iterations=iterations)
-            unit = image.float() / 255
-            loss += float(output.loss) * len(indices)
-            diagnostics.update(output, unit, true)
-            for error in errors.values():
-                error.to(device).update(output.reconstruction.float(), unit)
-            if true is None:
-                continue
-            masks = {
-                "decoder_masks": output.masks,
-                "attention_masks": attention_masks(output.attention, tuple(image.shape[-2:])),
-            }
-            for source, metrics in scores.items():
-                for metric in metrics.values():
-                    metric.to(device).update(masks[source], true)
-    model.train(was_training)
+    try:
+        with torch.inference_mode():
+            for first in range(0, count, protocol.batch_size):
+                indices = np.arange(first, min(first + protocol.batch_size, count))
+                sample = split.batch(indices)
+                image = sample["image"].to(device)
+                output: Output = model(image, iterations=iterations, noise=_samples(model, indices, device))
+                true = sample["mask"].to(device) if split.has_masks else None
+                unit = image.float() / 255
+                loss += float(output.loss) * len(indices)
+                diagnostics.update(output, unit, true)
+                for error in errors.values():
+                    error.update(output.reconstruction, unit)
+                if true is not None:
+                    masks = {
+                        "decoder_masks": output.masks,
+                        "attention_masks": attention_masks(output.attention, tuple(image.shape[-2:])),
+                    }
+                    for source, metrics in scores.items():
+                        for metric in metrics.values():
+                            metric.to(device).update(masks[source], true)
+    finally:
+        model.train(was_training)
     return {
         "loss": loss / count,
         "images": count,
@@ -95,6 +101,13 @@ def evaluate(
         "reconstruction": {name: float(error.compute()) for name, error in errors.items()},
         "diagnostics": diagnostics.compute(),
     }
+
+
+def _samples(model: nn.Module, indices: Int[np.ndarray, "B"], device: torch.device | str) -> Noise:
+    """What Gaussian slots start from; learned queries pay no attention to it, for sigma is 0."""
+    shapes = model.noise_shapes()  # type: ignore[operator]  # every model has it, which nn.Module does not know
+    noise = draw_noise(shapes, seed=0, step=0, positions=indices.tolist(), perturb_queries=True)
+    return Noise(queries=None if noise.queries is None else noise.queries.to(device))
 
 
 def attention_masks(attention: Float[Tensor, "B K N"], size: tuple[int, ...]) -> Float[Tensor, "B K 1 H W"]:
@@ -133,8 +146,3 @@ def _summary(metrics: dict[str, MeanOverImages]) -> dict[str, Any]:
         else:
             summary[name] = float(value)
     return {**summary, "left_out": {name: metric.left_out for name, metric in metrics.items()}}
-
-
-def _batches(count: int, batch_size: int) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
-    for first in range(0, count, batch_size):
-        yield np.arange(first, min(first + batch_size, count))

@@ -1,6 +1,7 @@
-"""The log of a run: one JSON object a line in `log.jsonl`, appended and flushed, so that a killed run keeps it."""
+"""The log of a run: one JSON object a line in `log.jsonl`, written at once, so that a killed run keeps it."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,16 @@ FILE = "log.jsonl"
 
 
 class Log:
-    """Appends rows to RUN/log.jsonl. A row has an `event` and a `step`: the number of finished optimiser steps."""
+    """Appends rows to RUN/log.jsonl. A row has an `event` and a `step`: finished optimiser steps."""
 
     def __init__(self, run: Path) -> None:
         self.path = run / FILE
 
     def append(self, event: str, step: int, **values: Any) -> None:
-        """Add one row; it is on its way to the disk when this returns."""
+        """Add one row; it outlives the process when this returns. NaN, which JSON lacks, becomes null."""
+        row = json.dumps(_without_nan({"event": event, "step": step, **values}), allow_nan=False)
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"event": event, "step": step, **values}) + "\n")
+            file.write(row + "\n")
 
     def cut_after(self, step: int) -> None:
         """Drop the rows past `step`: a resumed run will write them again, and half a last line with them."""
@@ -32,9 +34,17 @@ def read_log(run: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
             continue
     return rows
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

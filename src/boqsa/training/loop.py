@@ -1,46 +1,51 @@
 """The training loop: one step, repeated, on Lightning Fabric; what it needs to stop at any moment and go on.
 
 Notable choices:
-- Every random draw comes from (seed, step, position in the batch), so nothing about randomness has to be saved.
+- Every random draw comes from (seed, step, position in the batch), so no random state has to be saved.
 - The learning rate and sigma are functions of the step, set before each; no scheduler state either.
 - A step is finished or it did not happen: signals are looked at between steps.
+- Everything is built and checked before the run folder is made.
 - One process. The draws and the order of samples are made for more.
 """
 
-import platform
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-import boqsa
 from boqsa.atomic import recover_folder, write_text
 from boqsa.data import PackedDataset
 from boqsa.errors import RecipeError, RunError
 from boqsa.inference.load import build_model, model_config
-from boqsa.inference.run import CHECKPOINTS, MANIFEST, RECIPE, checkpoint_folder, load_weights, read_manifest, read_recipe
-from boqsa.models import Noise
+from boqsa.inference.run import CHECKPOINTS, RECIPE, checkpoint_folder, load_weights, read_recipe
+from boqsa.models import MixtureModel, Noise
 from boqsa.recipes import Recipe
-from boqsa.recipes.recipe import differences
-from boqsa.training.checkpoint import load_trainer, save_checkpoint
+from boqsa.training.checkpoint import save_checkpoint
 from boqsa.training.diagnostics import verdict
 from boqsa.training.draws import batch_indices, draw_noise
 from boqsa.training.evaluation import evaluate, headline
+from boqsa.training.interval import Interval
 from boqsa.training.log import Log
+from boqsa.training.machine import accelerator, changed_since_start, machine_facts
 from boqsa.training.progress import RunProgress
+from boqsa.training.resume import last_checkpoint, saved_training, state_of
 from boqsa.training.schedules import learning_rate_factor, query_sigma
+from boqsa.training.signals import stop_signals
 
-_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
+__all__ = ["check", "state_of", "train"]
+
+_PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def train(
-    recipe: Recipe, run: str | Path, *, train_data: PackedDataset, validation_data: PackedDataset | None = None
+    recipe: Recipe,
+    run: str | Path,
+    *,
+    train_data: PackedDataset,
+    validation_data: PackedDataset | None = None,
 ) -> bool:
     """Train a recipe into a run folder, or finish the run of that recipe that the folder holds.
 
@@ -54,158 +59,140 @@ def train(
         True if the run is finished, False if a signal stopped it; `checkpoints/last` can then be resumed.
 
     Raises:
-        RunError: if the folder holds something else, a finished run or one of another recipe; or if the loss stops
-            being a number.
+        RunError: if the folder holds something else, a finished run or one of another recipe, or cannot be
+            made; or if the loss stops being a number.
         RecipeError: if the recipe does not fit together, the data, or the machine.
     """
-    run = Path(run)
-    _check_data(recipe, train_data)
-    if recipe.train.threads:
-        torch.set_num_threads(recipe.train.threads)
-    fabric = Fabric(accelerator=_accelerator(recipe), devices=1, precision=_PRECISION[recipe.train.precision])
-    training = _Training(recipe, run, fabric)
-    start = training.prepare(train_data)
-    progress = RunProgress(recipe.train.steps, start)
-    if start:
-        progress.say(f"resuming {run} at step {start} of {recipe.train.steps}")
-    with progress, _stop_signals() as stop:
+    for data in filter(None, (train_data, validation_data)):
+        _check_size(recipe, data)
+    training = _Training(recipe, Path(run))
+    with RunProgress(recipe.train.steps, training.start) as progress, stop_signals() as stop:
+        training.begin(train_data, progress)
         return training.run_steps(train_data, validation_data, progress, stop)
 
 
-def state_of(run: str | Path) -> tuple[int, int] | None:
-    """Finished steps and steps in all of the run in a folder; None if the folder is absent or empty.
-
-    Raises:
-        RunError: if the folder holds something else than a run.
-    """
-    run = Path(run)
-    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
-        return None
-    recipe = read_recipe(run)
-    recover_folder(run / CHECKPOINTS / "last")
-    if not (run / CHECKPOINTS / "last" / MANIFEST).is_file():
-        return 0, recipe.train.steps
-    return int(read_manifest(checkpoint_folder(run))["step"]), recipe.train.steps
+def check(recipe: Recipe, run: str | Path) -> None:
+    """Raise what `train` would raise about recipe, machine and run folder, before any data is made."""
+    _Training(recipe, Path(run))
 
 
 class _Training:
-    """The parts of one run that the steps share."""
+    """One run: model, optimiser, counters, new or as the run folder has them. Making it writes nothing."""
 
-    def __init__(self, recipe: Recipe, run: Path, fabric: Fabric) -> None:
-        self.recipe, self.run, self.fabric = recipe, run, fabric
+    def __init__(self, recipe: Recipe, run: Path) -> None:
+        self.recipe, self.run = recipe, run
+        settings = recipe.train
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        device = accelerator(settings)
+        self.saved = saved_training(recipe, run)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            model = build_model(recipe)
-        if recipe.train.init_from is not None:
-            _initialise(model, recipe.train.init_from)
-        if recipe.train.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.plain_model = build_model(recipe)
+        if self.saved is not None:
+            self.plain_model.load_state_dict(load_weights(last_checkpoint(run) or run))
+        elif settings.init_from is not None:
+            _initialise(self.plain_model, settings.init_from)
+        if settings.channels_last:
+            self.plain_model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # The fused kernel updates all parameters in one pass; on a CPU the plain one costs a tenth of a step.
-        optimizer = torch.optim.Adam(model.parameters(), lr=recipe.train.learning_rate, fused=True)
-        self.noise_shapes = model.noise_shapes()
-        self.plain_model = model
-        self.model, self.optimizer = fabric.setup(model, optimizer)
+        optimizer = torch.optim.Adam(self.plain_model.parameters(), lr=settings.learning_rate, fused=True)
+        self.fabric = Fabric(accelerator=device, devices=1, precision=_PRECISION[settings.precision])
+        self.model, self.optimizer = self.fabric.setup(self.plain_model, optimizer)
         self.log = Log(run)
-        self.best: dict[str, float] = {}
-        self.seconds = 0.0
+        self.start, self.seconds, self.best = 0, 0.0, dict[str, float]()
+        self.interval = Interval(settings.batch_size)
+        if self.saved is not None:
+            self.optimizer.load_state_dict(self.saved["optimizer"])
+            self.start, self.seconds, self.best = (self.saved[name] for name in ("step", "seconds", "best"))
+            self.interval = Interval(settings.batch_size, self.saved["losses"].to(self.fabric.device))
 
-    def prepare(self, data: PackedDataset) -> int:
-        """Make the run folder, or restore what is in it; the step to start at."""
-        recipe, run = self.recipe, self.run
-        state = state_of(run)
-        if state is None:
-            run.mkdir(parents=True, exist_ok=True)
-            write_text(run / RECIPE, recipe.to_json())
-            self.log.append("started", 0, data=data.manifest.fingerprint, **self.environment())
-            return 0
-        changed = differences(read_recipe(run), recipe)
-        if recipe.hash != read_recipe(run).hash:
-            raise RunError(
-                f"{run} holds a run of another recipe ({'; '.join(changed)}); choose another --out, "
-                f"or continue that run with `boqsa train --resume {run}`."
-            )
-        done, total = state
-        if done >= total:
-            raise RunError(f"{run} is finished ({done} steps); choose another --out, or look at it with `boqsa evaluate {run}`.")
-        (run / CHECKPOINTS).mkdir(exist_ok=True)
-        for name in ("last", "best_loss", f"best_{recipe.evaluate.select_by}"):
+    def begin(self, data: PackedDataset, progress: RunProgress) -> None:
+        """Make the run folder, or tidy what a killed process left in it, and say what goes on."""
+        run, fingerprint = self.run, data.manifest.fingerprint
+        if self.saved is not None and self.saved["data"] != fingerprint:
+            raise RunError(f"{run} was trained on other data than {data.path}; give the data it began with.")
+        is_new = not (run / RECIPE).exists()
+        try:
+            (run / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make {run}: {error.strerror}; choose another --out.") from None
+        for leftover in run.glob(".partial-*"):
+            leftover.unlink()
+        for name in ("last", "best_loss", f"best_{self.recipe.evaluate.select_by}"):
             recover_folder(run / CHECKPOINTS / name)
-        self.log.cut_after(done)
-        if done:
-            folder = checkpoint_folder(run)
-            trainer = load_trainer(folder)
-            if trainer["data"] != data.manifest.fingerprint:
-                raise RunError(f"{run} was trained on other data than {data.path}; give the data it began with.")
-            self.plain_model.load_state_dict(load_weights(folder))
-            self.optimizer.load_state_dict(trainer["optimizer"])
-            self.best, self.seconds = trainer["best"], trainer["seconds"]
-        self.log.append("resumed", done, **self.environment())
-        return done
+        if is_new:
+            write_text(run / RECIPE, self.recipe.to_json())
+        # Without a checkpoint nothing of an earlier attempt counts, its first row included.
+        self.log.cut_after(self.start or -1)
+        machine = machine_facts(self.fabric.device)
+        if not self.start:
+            if not is_new:
+                progress.say(f"{run} has no checkpoint yet; starting at step 0 of {self.recipe.train.steps}")
+            self.log.append("started", 0, data=fingerprint, **machine)
+            return
+        progress.say(f"resuming {run} at step {self.start} of {self.recipe.train.steps}")
+        changed = changed_since_start(run, machine)
+        if changed:
+            progress.say(f"not bit-identical to an unbroken run: {', '.join(changed)}")
+        self.log.append("resumed", self.start, changed=changed, data=fingerprint, **machine)
 
     def run_steps(
-        self, data: PackedDataset, validation: PackedDataset | None, progress: RunProgress, stop: list[int]
+        self, data: PackedDataset, validation: PackedDataset | None, progress: RunProgress, stop: list[Any]
     ) -> bool:
         """All steps that are left; False if `stop` was filled before the end."""
         settings = self.recipe.train
-        start = self._step_in_file
-        mark, marked_step = time.monotonic(), start
-        losses: list[Tensor] = []
-        rate = 0.0
-        for step in range(start, settings.steps):
-            loss, norm = self.step(data, step)
-            losses.append(loss)
-            done = step + 1
-            if done % settings.log_every == 0 or done == settings.steps:
-                mean = float(torch.stack(losses).mean())
-                losses.clear()
-                self.seconds += time.monotonic() - mark
-                rate = (done - marked_step) * settings.batch_size / max(time.monotonic() - mark, 1e-9)
-                self.log.append(
-                    "step",
-                    done,
-                    loss=mean,
-                    gradient_norm=float(norm),
-                    learning_rate=self.optimizer.param_groups[0]["lr"],
-                    sigma=query_sigma(step, sigma_steps=settings.sigma_steps),
-                    images_per_second=round(rate, 1),
-                )
-                if not torch.isfinite(torch.tensor(mean)):
-                    raise RunError(
-                        f"the loss is {mean} at step {done}; {self.run}/checkpoints/last holds the last good state. "
-                        "Start again with a lower --train.learning-rate, or with --train.precision fp32."
-                    )
-                progress.step(done, loss=mean, images_per_second=rate)
-                mark, marked_step = time.monotonic(), done
-            if validation is not None and (done % settings.evaluate_every == 0 or done == settings.steps):
-                self.evaluate(validation, done, progress)
-                mark, marked_step = time.monotonic(), done
-            if done % settings.checkpoint_every == 0 or done == settings.steps or stop:
-                self.save("last", done, data)
-            if stop and done < settings.steps:
-                self.log.append("stopped", done, signal=signal.Signals(stop[0]).name)
+        began = time.monotonic() - self.seconds
+        for done in range(self.start + 1, settings.steps + 1):
+            loss, norm = self.step(data, done - 1)
+            self.interval.add(loss, norm)
+            progress.step(done, loss=loss, images_per_second=self.interval.images_per_second)
+
+            is_last = done == settings.steps
+            stopping = bool(stop) and not is_last  # read once: a signal may come between two lines
+            to_log = is_last or done % settings.log_every == 0
+            to_evaluate = validation is not None and (is_last or done % settings.evaluate_every == 0)
+            to_save = is_last or stopping or done % settings.checkpoint_every == 0
+            if not (to_log or to_evaluate or to_save):
+                continue
+            self.require_finite(done)
+            if to_log:
+                self.log_step(done)
+            with self.interval.paused():
+                if validation is not None and to_evaluate:
+                    self.evaluate(validation, done, progress)
+                self.seconds = time.monotonic() - began
+                if is_last:
+                    self.log.append("finished", done, seconds=round(self.seconds, 1))
+                if to_save:
+                    self.save("last", done, trainer=self.state(done, data))
+            if stopping:
+                self.log.append("stopped", done, signal=stop[0].name)
                 progress.say(f"stopped at step {done}; go on with `boqsa train --resume {self.run}`")
                 return False
-        self.log.append("finished", settings.steps, seconds=round(self.seconds, 1))
         return True
 
     def step(self, data: PackedDataset, step: int) -> tuple[Tensor, Tensor]:
-        """One optimiser step; its mean loss and the gradient norm before clipping, both left on the device."""
-        recipe, settings = self.recipe, self.recipe.train
+        """One optimiser step; its mean loss and the gradient norm before clipping, left on the device."""
+        recipe, settings, device = self.recipe, self.recipe.train, self.fabric.device
         sigma = query_sigma(step, sigma_steps=settings.sigma_steps)
-        perturb = sigma > 0 or recipe.model.queries != "learned"
+        draws_queries = sigma > 0 or recipe.model.queries != "learned"
         indices = batch_indices(recipe.seed, step, settings.batch_size, len(data))
         piece = settings.batch_size // settings.accumulate
-        total = torch.zeros((), device=self.fabric.device)
+        total = torch.zeros((), device=device)
         self.optimizer.zero_grad(set_to_none=True)
         for first in range(0, settings.batch_size, piece):
-            positions = range(first, first + piece)
-            image = data.batch(indices[first : first + piece])["image"].to(self.fabric.device)
+            image = data.batch(indices[first : first + piece])["image"].to(device)
             if settings.channels_last:
                 image = image.contiguous(memory_format=torch.channels_last)
             noise = draw_noise(
-                self.noise_shapes, seed=recipe.seed, step=step, positions=positions, perturb_queries=perturb
+                self.plain_model.noise_shapes(),
+                seed=recipe.seed,
+                step=step,
+                positions=range(first, first + piece),
+                perturb_queries=draws_queries,
             )
-            output = self.model(image, sigma=sigma, noise=_to(noise, self.fabric.device))
+            output = self.model(image, sigma=sigma, noise=_to(noise, device))
             loss = output.loss / settings.accumulate
             self.fabric.backward(loss)
             total += loss.detach()
@@ -218,6 +205,32 @@ class _Training:
         self.optimizer.step()
         return total, norm
 
+    def require_finite(self, done: int) -> None:
+        """Stop the run before anything is saved if a loss or a gradient was not a number."""
+        if self.interval.is_finite():
+            return
+        self.log.append("diverged", done, loss=self.interval.mean_loss)
+        last = last_checkpoint(self.run)
+        kept = f"{last} holds the last good state" if last else "there is no checkpoint yet"
+        raise RunError(
+            f"the loss or its gradient is not a number at step {done}; {kept}. Start again, in another "
+            "--out, with a lower --train.learning-rate, or with --train.precision fp32."
+        )
+
+    def log_step(self, done: int) -> None:
+        """Write the row of the interval that ends here, and begin another."""
+        settings = self.recipe.train
+        self.log.append(
+            "step",
+            done,
+            loss=self.interval.mean_loss,
+            gradient_norm=self.interval.last_norm,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            sigma=query_sigma(done - 1, sigma_steps=settings.sigma_steps),
+            images_per_second=round(self.interval.images_per_second, 1),
+        )
+        self.interval = Interval(settings.batch_size)
+
     def evaluate(self, validation: PackedDataset, done: int, progress: RunProgress) -> None:
         """Score the validation split, log it, and keep the best checkpoints."""
         protocol = self.recipe.evaluate
@@ -225,15 +238,13 @@ class _Training:
             self.plain_model, validation, protocol, limit=protocol.validation_limit, device=self.fabric.device
         )
         labelled = headline(scores)
-        state, warnings = verdict(scores["diagnostics"], step=done, warmup_steps=self.recipe.train.warmup_steps)
+        numbers = scores["diagnostics"]
+        state, warnings = verdict(numbers, step=done, warmup_steps=self.recipe.train.warmup_steps)
         self.log.append("evaluation", done, loss=scores["loss"], **labelled)
-        self.log.append("diagnostics", done, verdict=state, warnings=warnings, **scores["diagnostics"])
-        shown = {name: labelled[name] for name in ("ari_fg", "msc_fg", "ari", "iou", "dice") if name in labelled}
-        progress.say(
-            f"step {done}: held-out loss {scores['loss']:.5f}"
-            + "".join(f"  {name} {value:.3f}" for name, value in shown.items())
-            + f"  ({state})"
-        )
+        self.log.append("diagnostics", done, verdict=state, warnings=warnings, **numbers)
+        shown = [name for name in ("ari_fg", "msc_fg", "ari", "iou", "dice") if name in labelled]
+        values = "".join(f"  {name} {labelled[name]:.3f}" for name in shown)
+        progress.say(f"step {done}: held-out loss {scores['loss']:.5f}{values}  ({state})")
         for warning in warnings:
             progress.say(f"  {warning}")
         candidates = {"loss": -scores["loss"]}
@@ -242,18 +253,21 @@ class _Training:
         for name, value in candidates.items():
             if value > self.best.get(name, float("-inf")):
                 self.best[name] = value
-                self.save(f"best_{name}", done, None)
+                self.save(f"best_{name}", done)
 
-    def save(self, name: str, done: int, data: PackedDataset | None) -> None:
-        """Write a checkpoint; with `data` it can be resumed, without it holds weights alone."""
-        trainer = None
-        if data is not None:
-            trainer = {
-                "optimizer": self.optimizer.state_dict(),
-                "best": self.best,
-                "seconds": self.seconds,
-                "data": data.manifest.fingerprint,
-            }
+    def state(self, done: int, data: PackedDataset) -> dict[str, Any]:
+        """What a later process needs beside the weights to go on as if nothing had happened."""
+        return {
+            "step": done,
+            "optimizer": self.optimizer.state_dict(),
+            "losses": self.interval.losses.cpu(),
+            "best": self.best,
+            "seconds": self.seconds,
+            "data": data.manifest.fingerprint,
+        }
+
+    def save(self, name: str, done: int, *, trainer: dict[str, Any] | None = None) -> None:
+        """Write a checkpoint; without `trainer` it holds weights alone."""
         save_checkpoint(
             self.run / CHECKPOINTS / name,
             self.plain_model,
@@ -263,62 +277,21 @@ class _Training:
             trainer=trainer,
         )
 
-    def environment(self) -> dict[str, Any]:
-        """What bit-identity depends on beside the recipe."""
-        return {
-            "boqsa": boqsa.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "device": str(self.fabric.device),
-            "threads": torch.get_num_threads(),
-        }
 
-    @property
-    def _step_in_file(self) -> int:
-        state = state_of(self.run)
-        return state[0] if state else 0
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """A list that Ctrl-C and SIGTERM put themselves into; a second Ctrl-C stops at once."""
-    received: list[int] = []
-
-    def remember(number: int, _: Any) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _check_data(recipe: Recipe, data: PackedDataset) -> None:
+def _check_size(recipe: Recipe, data: PackedDataset) -> None:
     size = recipe.data.image_size
     if data.image_size != (size, size):
         raise RecipeError(
-            f"{data.path} holds {data.image_size[0]}x{data.image_size[1]} images, the recipe wants {size}x{size}; "
-            f"prepare it with --image-size {size}."
+            f"{data.path} holds {data.image_size[0]}x{data.image_size[1]} images, the recipe wants "
+            f"{size}x{size}; prepare it with --image-size {size}."
         )
 
 
-def _accelerator(recipe: Recipe) -> str:
-    device = recipe.train.device
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device != "auto" and not available[device]:
-        has = ", ".join(name for name, there in available.items() if there)
-        raise RecipeError(f"train.device is {device!r}, but this machine and torch have {has}; pass --train.device cpu.")
-    return device
-
-
-def _initialise(model: nn.Module, source: str) -> None:
+def _initialise(model: MixtureModel, source: str) -> None:
+    read_recipe(source)  # a clear error where there is no run at all
+    weights = load_weights(checkpoint_folder(source))
     try:
-        model.load_state_dict(load_weights(checkpoint_folder(source)))
+        model.load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise RunError(f"the weights of {source} do not fit this recipe: {reason}") from None

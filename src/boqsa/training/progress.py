@@ -1,13 +1,21 @@
-"""What a person sees of a run: a live bar on a terminal, one line a minute elsewhere. On stderr, so stdout stays clean."""
+"""What a person sees of a run: a live bar on a terminal, one line a minute elsewhere; on stderr."""
 
 import time
 from types import TracebackType
-from typing import Self
+from typing import Self, SupportsFloat
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 LINE_EVERY_S = 60.0
+REFRESH_EVERY_S = 1.0
 
 
 class RunProgress:
@@ -22,7 +30,8 @@ class RunProgress:
     def __init__(self, total: int, start: int, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
         self._total, self._start = total, start
-        self._began = self._last_line = time.monotonic()
+        self._began = self._last_shown = time.monotonic()
+        self._every = REFRESH_EVERY_S if self.console.is_terminal else LINE_EVERY_S
         self._bar = Progress(
             TextColumn("[bold]training"),
             BarColumn(),
@@ -45,18 +54,20 @@ class RunProgress:
     ) -> None:
         self._bar.stop()
 
-    def step(self, done: int, *, loss: float, images_per_second: float) -> None:
-        """Tell that `done` steps are finished."""
-        if self.console.is_terminal:
-            self._bar.update(self._task, completed=done, loss=loss, rate=images_per_second)
-            return
+    def step(self, done: int, *, loss: SupportsFloat, images_per_second: float) -> None:
+        """Tell that `done` steps are finished; the loss is read from the device only when it is shown."""
         now = time.monotonic()
-        if now - self._last_line >= LINE_EVERY_S or done == self._total:
-            left = (now - self._began) / max(done - self._start, 1) * (self._total - done)
-            self.say(
-                f"step {done}/{self._total}  loss {loss:.5f}  {images_per_second:.0f} images/s  {left / 60:.1f} min left"
-            )
-            self._last_line = now
+        if now - self._last_shown < self._every and done < self._total:
+            return
+        self._last_shown = now
+        if self.console.is_terminal:
+            self._bar.update(self._task, completed=done, loss=float(loss), rate=images_per_second)
+            return
+        minutes_left = (now - self._began) / max(done - self._start, 1) * (self._total - done) / 60
+        self.say(
+            f"step {done}/{self._total}  loss {float(loss):.5f}  {images_per_second:.0f} images/s  "
+            f"{minutes_left:.1f} min left"
+        )
 
     def say(self, sentence: str) -> None:
         """One line of text, above the bar if there is one."""

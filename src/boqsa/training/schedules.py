@@ -4,9 +4,9 @@ import math
 
 
 def learning_rate_factor(step: int, *, warmup_steps: int, half_life_steps: int) -> float:
-    """min(step / warm-up, 1) x 0.5^(step / half-life): the decay runs from step 0, together with the warm-up."""
+    """min(step / warm-up, 1) x 0.5^(step / half-life): the decay runs from step 0, beside the warm-up."""
     warmup = min(step / warmup_steps, 1.0) if warmup_steps else 1.0
-    return warmup * 0.5 ** (step / half_life_steps)
+    return warmup * math.pow(0.5, step / half_life_steps)
 
 
 def query_sigma(step: int, *, sigma_steps: int) -> float:

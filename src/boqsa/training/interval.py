@@ -1,0 +1,60 @@
+"""What happened since the last row of the log: losses, gradient norms, and the speed of the steps alone."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+class Interval:
+    """Collects steps; nothing is read from the device before someone asks.
+
+    Args:
+        batch_size: Images in a step.
+        losses: Of the steps since the last row that were taken before the run was resumed.
+    """
+
+    def __init__(self, batch_size: int, losses: Tensor | None = None) -> None:
+        self._batch_size = batch_size
+        self._losses: list[Tensor] = [] if losses is None else list(losses.unbind())
+        self._norms: list[Tensor] = []
+        self._began = time.monotonic()
+
+    def add(self, loss: Tensor, norm: Tensor) -> None:
+        """Take in a step: its loss and the norm of its gradient, both scalars."""
+        self._losses.append(loss)
+        self._norms.append(norm)
+
+    @property
+    def losses(self) -> Tensor:
+        """The loss of every step, (steps,)."""
+        return torch.stack(self._losses) if self._losses else torch.zeros(0)
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean over the steps."""
+        return float(self.losses.mean())
+
+    @property
+    def last_norm(self) -> float:
+        """Gradient norm of the last step."""
+        return float(self._norms[-1])
+
+    @property
+    def images_per_second(self) -> float:
+        """Of the steps taken in this process, pauses left out."""
+        return len(self._norms) * self._batch_size / max(time.monotonic() - self._began, 1e-9)
+
+    def is_finite(self) -> bool:
+        """Whether every loss and every gradient was a number."""
+        return math.isfinite(self.mean_loss) and bool(torch.stack(self._norms).isfinite().all())
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent inside, on evaluation and checkpoints, is not time of the steps."""
+        began = time.monotonic()
+        yield
+        self._began += time.monotonic() - began
