@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 
 class ConvolutionEncoder(nn.Sequential):
@@ -25,6 +24,8 @@ class ConvolutionEncoder(nn.Sequential):
 class ConvolutionDecoder(nn.Sequential):
     """5x5 transposed convolutions with a ReLU after each, then a 3x3 one to four channels without activation.
 
+    Grid (B, D, h, w) to (B, 4, H, W): three image channels and one mask logit for every pixel.
+
     Args:
         inputs: Channels of the grid that comes in, here the slot size.
         channels: Output channels of each 5x5 layer.
@@ -40,7 +41,3 @@ class ConvolutionDecoder(nn.Sequential):
             ]
         layers.append(nn.ConvTranspose2d(channels[-1], 4, kernel_size=3, stride=1, padding=1))
         super().__init__(*layers)
-
-    def forward(self, grid: Float[Tensor, "B D h w"]) -> Float[Tensor, "B 4 H W"]:
-        """Three image channels and one mask logit for every pixel."""
-        return super().forward(grid)  # type: ignore[no-any-return]

@@ -27,5 +27,5 @@ class PositionEmbedding(nn.Module):
 
     def forward(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Features with the embedding added; the grid must be the one given at construction."""
-        embedding = self.project(self.grid)  # (H, W, C)
+        embedding: Tensor = self.project(self.grid)  # (H, W, C)
         return features + embedding.permute(2, 0, 1)

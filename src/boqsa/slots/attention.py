@@ -78,9 +78,10 @@ class SlotAttention(nn.Module):
         self.to_values = nn.Linear(self.token_size, slot_size, bias=False)
         self.to_queries = nn.Linear(slot_size, slot_size, bias=False)
         self.gru = nn.GRUCell(slot_size, slot_size)
-        self.mlp = nn.Sequential(nn.Linear(slot_size, mlp_size), nn.ReLU(), nn.Linear(mlp_size, slot_size))
+        widen, narrow = nn.Linear(slot_size, mlp_size), nn.Linear(mlp_size, slot_size)
+        self.mlp = nn.Sequential(widen, nn.ReLU(), narrow)
         if initial_weights == "published":
-            self._initialise_as_published()
+            self._initialise_as_published(widen, narrow)
 
     def forward(
         self,
@@ -150,12 +151,12 @@ class SlotAttention(nn.Module):
         kept = (drop_path >= self.drop_path).to(branch.dtype) / (1 - self.drop_path)
         return branch * kept[:, None, None]
 
-    def _initialise_as_published(self) -> None:
-        for projection in (self.to_keys, self.to_values, self.to_queries, self.mlp[2]):
+    def _initialise_as_published(self, widen: nn.Linear, narrow: nn.Linear) -> None:
+        for projection in (self.to_keys, self.to_values, self.to_queries, narrow):
             nn.init.xavier_uniform_(projection.weight)
-        nn.init.kaiming_uniform_(self.mlp[0].weight, nonlinearity="relu")
-        nn.init.zeros_(self.mlp[0].bias)
-        nn.init.zeros_(self.mlp[2].bias)
+        nn.init.kaiming_uniform_(widen.weight, nonlinearity="relu")
+        nn.init.zeros_(widen.bias)
+        nn.init.zeros_(narrow.bias)
         nn.init.xavier_uniform_(self.gru.weight_ih)
         nn.init.orthogonal_(self.gru.weight_hh)
         nn.init.zeros_(self.gru.bias_ih)

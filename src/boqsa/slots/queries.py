@@ -7,6 +7,7 @@ Learned queries belong to their slot: fewer slots means choosing which (`which`)
 paper appendix C). A shared Gaussian gives any number.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -63,7 +64,7 @@ class LearnedQueries(nn.Module):
             return queries
         noise = noise.to(queries)
         if self.perturbation == "additive":
-            return queries + sigma**0.5 * noise
+            return queries + math.sqrt(sigma) * noise
         return queries + sigma * noise * queries.detach()
 
 

@@ -53,7 +53,8 @@ def evaluate_run(
         command: What the user typed, for the report.
 
     Returns:
-        What is written to `metrics.json`, or to `metrics_<data>_<split>.json` where it is not the run's own test.
+        What is written to `metrics.json`, or to `metrics_<data>_<split>.json` where it is not the run's own test
+        (with another number of iterations the name says so).
 
     Raises:
         RunError, InputError, RecipeError: if the run, its checkpoints or the data cannot be used.
@@ -98,9 +99,18 @@ def evaluate_run(
         "evaluation_seconds": round(time.monotonic() - began, 1),
         "command": command,
     }
-    is_own = data == recipe.data and split == recipe.data.test_split and iterations is None
-    _write(run, metrics, dataset, suffix="" if is_own else f"_{dataset.manifest.name}_{split}")
+    _write(run, metrics, dataset, suffix=_suffix(recipe, data, split, iterations))
     return metrics
+
+
+def _suffix(recipe: Recipe, data: DataRecipe, split: str, iterations: int | None) -> str:
+    """Nothing for the run's own test, wherever its data lies now; else what tells the scores apart."""
+    parts = []
+    if replace(data, root=None) != replace(recipe.data, root=None) or split != recipe.data.test_split:
+        parts += [data.name, split]
+    if iterations is not None:
+        parts.append(f"iterations{iterations}")
+    return "".join(f"_{part}" for part in parts)
 
 
 def _write(run: Path, metrics: dict[str, Any], dataset: PackedDataset, *, suffix: str) -> None:
