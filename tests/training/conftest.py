@@ -1,0 +1,105 @@
+"""Tiny data and a tiny recipe: flat coloured squares on black, 16x16, and steps of milliseconds."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from boqsa.data import PackedDataset
+from boqsa.data.packed import write_packed
+from boqsa.recipes import DataRecipe, EvaluateRecipe, MixtureRecipe, Recipe, TrainRecipe
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+def draw_squares(count: int, *, seed: int, size: int = 16, side: int = 6) -> Arrays:
+    """A red and a green square; the later one hides the earlier one. Masks 0, 1, 2 in the order drawn."""
+    generator = np.random.default_rng(seed)
+    colours = np.array([[255, 0, 0], [0, 255, 0]])
+    images = np.zeros((count, 3, size, size), dtype=np.uint8)
+    masks = np.zeros((count, size, size), dtype=np.uint8)
+    for image, mask in zip(images, masks, strict=True):
+        for label, colour in enumerate(generator.permutation(colours), start=1):
+            top, left = generator.integers(0, size - side + 1, size=2)
+            image[:, top : top + side, left : left + side] = colour[:, None, None]
+            mask[top : top + side, left : left + side] = label
+    return images, masks
+
+
+@pytest.fixture(scope="session")
+def squares() -> Callable[..., Arrays]:
+    """`squares(count, seed=...)` gives images (N, 3, 16, 16) and masks (N, 16, 16)."""
+    return draw_squares
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packed folder of squares: 40 train, 12 val, 8 test, all with masks."""
+    folder = tmp_path_factory.mktemp("squares") / "packed"
+    splits = {
+        name: draw_squares(count, seed=count) for name, count in (("train", 40), ("val", 12), ("test", 8))
+    }
+    write_packed(
+        folder, splits, name="arrays", source="drawn", licence="none", task="multi-object", split_rule="drawn"
+    )
+    return folder
+
+
+@pytest.fixture
+def train_data(packed: Path) -> PackedDataset:
+    return PackedDataset(packed, "train")
+
+
+@pytest.fixture
+def validation_data(packed: Path) -> PackedDataset:
+    return PackedDataset(packed, "val")
+
+
+@pytest.fixture
+def recipe(packed: Path) -> Recipe:
+    """Twelve steps of eight images, a checkpoint every four."""
+    return Recipe(
+        name="tiny",
+        data=DataRecipe(name="arrays", root=str(packed), image_size=16),
+        model=MixtureRecipe(
+            num_slots=3,
+            slot_size=8,
+            mlp_size=16,
+            encoder_channels=(4,),
+            encoder_strides=(2,),
+            decoder_channels=(4,),
+            decoder_strides=(2,),
+            iterations=2,
+        ),
+        train=TrainRecipe(
+            steps=12,
+            batch_size=8,
+            learning_rate=1e-3,
+            warmup_steps=2,
+            half_life_steps=50,
+            sigma_steps=8,
+            device="cpu",
+            checkpoint_every=4,
+            evaluate_every=6,
+            log_every=3,
+        ),
+        evaluate=EvaluateRecipe(batch_size=5, validation_limit=0),
+        seed=3,
+    )
+
+
+@pytest.fixture
+def changed() -> Callable[..., Recipe]:
+    """`changed(recipe, seed=4, train={"steps": 5})` gives the recipe with some fields replaced."""
+
+    def change(recipe: Recipe, **fields: Any) -> Recipe:
+        for name, value in fields.items():
+            part = replace(getattr(recipe, name), **value) if isinstance(value, dict) else value
+            recipe = replace(recipe, **{name: part})
+        return recipe
+
+    return change

@@ -1,0 +1,58 @@
+"""Splits of a recipe: found, refused with a reason, or rendered."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from boqsa.data.packed import image_file, write_packed
+from boqsa.errors import InputError, RecipeError
+from boqsa.recipes import DataRecipe, Recipe
+from boqsa.training.data import open_split, open_validation
+
+
+def test_opens_the_splits_of_the_recipe(recipe: Recipe) -> None:
+    assert len(open_split(recipe.data, "train")) == 40
+    validation = open_validation(recipe.data)
+    assert validation is not None
+    assert len(validation) == 12
+
+
+def test_missing_root_says_what_to_type(recipe: Recipe, changed: Callable[..., Recipe]) -> None:
+    with pytest.raises(RecipeError, match="boqsa data prepare arrays SOURCE DIR --image-size 16"):
+        open_split(changed(recipe, data={"root": None}).data, "train")
+
+
+def test_scenes_take_no_root() -> None:
+    with pytest.raises(RecipeError, match="leave it out"):
+        open_split(DataRecipe(name="scenes", image_size=16, root="somewhere"), "train")
+
+
+def test_another_data_set_is_refused_but_own_arrays_stand_in(
+    tmp_path: Path, squares: Callable, recipe: Recipe, changed: Callable[..., Recipe]
+) -> None:
+    words = {"source": "", "licence": "", "task": "multi-object", "split_rule": ""}
+    write_packed(tmp_path / "other", {"train": squares(2, seed=0)}, name="shapestacks", **words)
+    with pytest.raises(InputError, match=r"--data\.name shapestacks"):
+        open_split(
+            changed(recipe, data={"name": "objectsroom", "root": str(tmp_path / "other")}).data, "train"
+        )
+    assert len(open_split(changed(recipe, data={"name": "objectsroom"}).data, "train")) == 40
+
+
+def test_no_validation_split_is_no_error(
+    tmp_path: Path, squares: Callable, recipe: Recipe, changed: Callable[..., Recipe]
+) -> None:
+    words = {"name": "arrays", "source": "", "licence": "", "task": "multi-object", "split_rule": ""}
+    write_packed(tmp_path / "packed", {"train": squares(2, seed=0)}, **words)
+    assert open_validation(changed(recipe, data={"root": str(tmp_path / "packed")}).data) is None
+
+
+def test_a_damaged_validation_split_is_an_error(
+    tmp_path: Path, packed: Path, recipe: Recipe, changed: Callable[..., Recipe]
+) -> None:
+    shutil.copytree(packed, tmp_path / "packed")
+    (tmp_path / "packed" / image_file("val")).write_bytes(b"not an array")
+    with pytest.raises(InputError, match="val"):
+        open_validation(changed(recipe, data={"root": str(tmp_path / "packed")}).data)

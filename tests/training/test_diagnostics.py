@@ -1,0 +1,166 @@
+"""Hand-made outputs whose diagnosis is known."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from boqsa.models import Output
+from boqsa.training.diagnostics import Diagnostics, verdict
+
+SIZE = 8
+
+
+def output(masks: Tensor, *, loss: float = 0.1, slots: Tensor | None = None) -> Output:
+    """An output with these masks (B, K, H, W); slots are orthogonal unless given."""
+    batch, count = masks.shape[:2]
+    slots = torch.eye(count).expand(batch, count, count) if slots is None else slots
+    return Output(
+        reconstruction=torch.zeros(batch, 3, SIZE, SIZE),
+        slot_reconstructions=None,
+        masks=masks[:, :, None].float(),
+        slots=slots,
+        initial_slots=slots,
+        attention=torch.zeros(batch, count, 4),
+        losses={"reconstruction": torch.tensor(loss)},
+    )
+
+
+def one_hot(labels: Tensor, count: int) -> Tensor:
+    return torch.nn.functional.one_hot(labels, count).movedim(-1, 1)  # (B, K, H, W)
+
+
+def images(batch: int) -> Tensor:
+    """Half black, half white: variance 1/4 a channel, so a flat painting has the published loss 1."""
+    image = torch.zeros(batch, 3, SIZE, SIZE)
+    image[..., : SIZE // 2] = 1
+    return image
+
+
+def numbers(masks: Tensor, true: Tensor | None = None, **options: Any) -> dict[str, Any]:
+    diagnostics = Diagnostics()
+    diagnostics.update(output(masks, **options), images(len(masks)), true)
+    return diagnostics.compute()
+
+
+def judge(found: dict[str, Any], step: int = 100_000) -> str:
+    return verdict(found, step=step, warmup_steps=100)[0]
+
+
+def random_objects(batch: int = 200, count: int = 4) -> Tensor:
+    labels = torch.zeros(batch, SIZE, SIZE, dtype=torch.long)
+    generator = torch.Generator().manual_seed(0)
+    for image in labels:
+        for slot in range(1, count):
+            top, left = torch.randint(0, SIZE - 3, (2,), generator=generator).tolist()
+            image[top : top + 4, left : left + 4] = slot
+    return labels
+
+
+def test_healthy_objects() -> None:
+    labels = random_objects()
+    found = numbers(one_hot(labels, 4), labels)
+    assert judge(found) == "healthy"
+    assert verdict(found, step=100_000, warmup_steps=100)[1] == []
+    share = torch.bincount(labels.flatten(), minlength=4) / labels.numel()
+    assert found["slot_share"] == pytest.approx(share.tolist())
+    assert found["mask_area"] == pytest.approx(share.tolist())
+    assert found["slot_use_entropy"] == pytest.approx(
+        float(-(share * share.log()).sum() / torch.tensor(4.0).log())
+    )
+    assert found["position_information"] < 0.3
+    assert found["background_slots"] == 1.0
+    assert found["loss_ratio"] == pytest.approx(0.1)
+    assert found["mask_sharpness"] == 1.0
+    assert found["query_cosine"] == pytest.approx(0.0)
+    assert found["dead_slots"] == 0
+
+
+@pytest.mark.parametrize("loss", [0.1, 0.95])
+def test_one_slot_that_owns_all_is_collapsed(loss: float) -> None:
+    found = numbers(one_hot(torch.zeros(3, SIZE, SIZE, dtype=torch.long), 4), loss=loss)
+    assert judge(found) == "collapsed"
+    assert found["slot_use_entropy"] == 0.0
+    assert found["dead_slots"] == 3
+    assert found["position_information"] == 0.0
+
+
+def test_halves_are_split_by_position() -> None:
+    labels = torch.zeros(6, SIZE, SIZE, dtype=torch.long)
+    labels[:, :, SIZE // 2 :] = 1
+    found = numbers(one_hot(labels, 2))
+    assert found["position_information"] == pytest.approx(1.0)
+    assert judge(found) == "split_by_position"
+
+
+def test_labels_without_a_place_carry_no_position_information() -> None:
+    labels = torch.randint(0, 3, (3000, SIZE, SIZE), generator=torch.Generator().manual_seed(1))
+    assert numbers(one_hot(labels, 3))["position_information"] < 0.01
+
+
+def test_uniform_masks_are_flat_not_broken() -> None:
+    found = numbers(torch.full((2, 4, SIZE, SIZE), 0.25), loss=1.0)
+    assert found["mask_sharpness"] == pytest.approx(0.25)
+    assert found["loss_ratio"] == pytest.approx(1.0)
+    early, early_words = verdict(found, step=500, warmup_steps=100)
+    late, late_words = verdict(found, step=50_000, warmup_steps=100)
+    assert early == late == "flat"
+    assert "nothing is broken" in early_words[0]
+    assert "not usual" in late_words[0]
+
+
+def test_a_falling_loss_with_undecided_masks_is_flat_and_says_why() -> None:
+    found = numbers(torch.full((2, 4, SIZE, SIZE), 0.25), loss=0.5)
+    state, words = verdict(found, step=500, warmup_steps=100)
+    assert state == "flat"
+    assert "same share" in words[0]
+
+
+def test_broken_is_told_apart() -> None:
+    masks = one_hot(random_objects(4), 4)
+    assert judge(numbers(masks, loss=float("nan"))) == "broken"
+    assert judge(numbers(masks, loss=float("inf"))) == "broken"
+    assert judge(numbers(masks, loss=5.0)) == "broken"
+    assert judge(numbers(masks, loss=5.0), step=10) == "flat"  # an untrained model may begin there
+
+
+def test_dead_slots_shared_background_and_parallel_queries_are_said() -> None:
+    true = torch.zeros(50, SIZE, SIZE, dtype=torch.long)
+    labels = torch.randint(0, 3, true.shape, generator=torch.Generator().manual_seed(2))
+    found = numbers(one_hot(labels, 4), true, slots=torch.ones(50, 4, 5))
+    assert found["dead_slots"] == 1
+    assert found["background_slots"] == 3.0
+    assert found["query_cosine"] == pytest.approx(1.0)
+    state, words = verdict(found, step=100_000, warmup_steps=100)
+    assert state == "healthy"
+    assert len(words) == 3
+
+
+def test_images_without_background_are_left_out_of_its_count() -> None:
+    true = torch.zeros(2, SIZE, SIZE, dtype=torch.long)
+    true[1] = 1
+    masks = one_hot(torch.zeros_like(true), 2)
+    assert numbers(masks, true)["background_slots"] == 1.0
+    assert numbers(masks, torch.ones_like(true))["background_slots"] is None
+    assert numbers(masks)["background_slots"] is None
+
+
+def test_batches_add_up() -> None:
+    masks = torch.rand(7, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3)).softmax(dim=1)
+    whole, parts = numbers(masks), Diagnostics()
+    for piece in (masks[:4], masks[4:]):
+        parts.update(output(piece), images(len(piece)), None)
+    for name, value in parts.compute().items():
+        assert value is whole[name] is None or value == pytest.approx(whole[name], rel=1e-6), name
+
+
+def test_a_single_slot_is_no_collapse() -> None:
+    found = numbers(torch.ones(2, 1, SIZE, SIZE))
+    assert found["slot_use_entropy"] == 0.0
+    assert judge(found) == "healthy"
+
+
+def test_nothing_seen() -> None:
+    with pytest.raises(ValueError, match="no images"):
+        Diagnostics().compute()

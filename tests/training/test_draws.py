@@ -1,0 +1,75 @@
+"""Draws are pure functions of (seed, step, position): the ground that exact resuming stands on."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boqsa.training.draws import batch_indices, draw_noise
+
+SHAPES = {"queries": (3, 4), "drop_path": (2,)}
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 40), batch=st.integers(1, 60), seed=st.integers(0, 2**40))
+def test_every_epoch_is_a_permutation_however_batches_span_it(count: int, batch: int, seed: int) -> None:
+    steps = -(-3 * count // batch)  # enough for three epochs
+    order = np.concatenate([batch_indices(seed, step, batch, count) for step in range(steps)])
+    for epoch in range(3):
+        assert sorted(order[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def test_order_differs_by_epoch_and_seed() -> None:
+    first, second = batch_indices(1, 0, 50, 50), batch_indices(1, 1, 50, 50)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, batch_indices(2, 0, 50, 50))
+
+
+def test_order_does_not_depend_on_what_was_asked_before() -> None:
+    expected = batch_indices(5, 7, 16, 50)
+    for step in (100, 3, 9):
+        batch_indices(6, step, 16, 50)
+    np.testing.assert_array_equal(batch_indices(5, 7, 16, 50), expected)
+
+
+def noise(positions: list[int], *, seed: int = 0, step: int = 0, perturb: bool = True):
+    return draw_noise(SHAPES, seed=seed, step=step, positions=positions, perturb_queries=perturb)
+
+
+def test_noise_of_a_sample_does_not_depend_on_its_neighbours() -> None:
+    whole = noise([0, 1, 2, 3])
+    pieces = [noise([0]), noise([1, 2]), noise([3])]
+    for name in ("queries", "drop_path"):
+        assert torch.equal(getattr(whole, name), torch.cat([getattr(piece, name) for piece in pieces]))
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"step": 1}, {"positions": [1]}])
+def test_noise_differs_by_seed_step_and_sample(other: dict) -> None:
+    one, two = noise([0]), noise(**{"positions": [0], **other})
+    assert not torch.equal(one.queries, two.queries)
+    assert not torch.equal(one.drop_path, two.drop_path)
+
+
+def test_drop_path_stays_when_the_perturbation_ends() -> None:
+    with_queries, without = noise([4, 5]), noise([4, 5], perturb=False)
+    assert without.queries is None
+    assert torch.equal(with_queries.drop_path, without.drop_path)
+
+
+def test_noise_has_the_distribution_it_says() -> None:
+    drawn = noise(list(range(4000)))
+    assert drawn.queries.mean().abs() < 0.02
+    assert abs(drawn.queries.std() - 1) < 0.02
+    assert drawn.drop_path.min() >= 0
+    assert drawn.drop_path.max() < 1
+    assert abs(drawn.drop_path.mean() - 0.5) < 0.02
+    assert drawn.queries.dtype == drawn.drop_path.dtype == torch.float32
+
+
+def test_draws_are_pinned() -> None:
+    """The same in every process, on every machine, in every version: a run resumes under a newer one too."""
+    drawn = noise([2], seed=9, step=3)
+    assert batch_indices(9, 3, 8, 20).tolist() == [8, 19, 15, 1, 3, 14, 18, 11]
+    np.testing.assert_allclose(drawn.queries[0, 0], [-2.2924111, 0.020104, -0.6752306, -0.815103], rtol=1e-5)
+    np.testing.assert_allclose(drawn.drop_path[0], [0.0773555, 0.2643197], rtol=1e-5)

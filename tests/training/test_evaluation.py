@@ -1,0 +1,146 @@
+"""Scores equal direct calls of the metrics, and do not depend on how the images were cut in batches."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from boqsa import metrics
+from boqsa.data import PackedDataset
+from boqsa.inference.load import build_model
+from boqsa.models import MixtureModel
+from boqsa.recipes import EvaluateRecipe, Recipe
+from boqsa.training import evaluate
+from boqsa.training.evaluation import attention_masks, headline
+
+
+@pytest.fixture
+def model(recipe: Recipe) -> MixtureModel:
+    torch.manual_seed(0)
+    return build_model(recipe)
+
+
+class Images:
+    """A split in memory."""
+
+    def __init__(self, image: Tensor, mask: Tensor | None) -> None:
+        self.image, self.mask = image, mask
+        self.has_masks = mask is not None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def batch(self, indices: Any) -> dict[str, Tensor]:
+        chosen = torch.as_tensor(indices)
+        return {"image": self.image[chosen]} | ({} if self.mask is None else {"mask": self.mask[chosen]})
+
+
+def test_scores_equal_direct_calls(
+    model: MixtureModel, validation_data: PackedDataset, recipe: Recipe
+) -> None:
+    scores = evaluate(model, validation_data, recipe.evaluate)
+    sample = validation_data.batch(range(len(validation_data)))
+    true, image = sample["mask"], sample["image"]
+    with torch.no_grad():
+        output = model.eval()(image)
+    attention = attention_masks(output.attention, (16, 16))
+    for source, masks in (("decoder_masks", output.masks), ("attention_masks", attention)):
+        labels = masks.squeeze(2).argmax(dim=1)
+        direct = {
+            "ari": metrics.adjusted_rand_index(labels, true),
+            "ari_fg": metrics.adjusted_rand_index(labels, true, foreground_only=True),
+            "msc": metrics.segmentation_covering(labels, true),
+            "msc_fg": metrics.segmentation_covering(labels, true, foreground_only=True),
+            "msc_fg_weighted": metrics.segmentation_covering(
+                labels, true, foreground_only=True, weighted=True
+            ),
+            "background_in_one_slot": metrics.background_in_top_slots(labels, true, 1),
+            "background_in_two_slots": metrics.background_in_top_slots(labels, true, 2),
+        }
+        assert set(scores[source]) == {*direct, "left_out"}
+        for name, values in direct.items():
+            assert scores[source][name] == pytest.approx(float(values.nanmean()), abs=1e-12), name
+    error = (output.reconstruction.double() - image.double() / 255).square()
+    assert scores["reconstruction"]["mse"] == pytest.approx(float(error.mean()), rel=1e-6)
+    assert scores["reconstruction"]["mse_per_image"] == pytest.approx(float(error.mean()) * 768, rel=1e-6)
+    assert scores["loss"] == pytest.approx(float(4 * error.mean()), rel=1e-5)
+    assert scores["images"] == 12
+
+
+@pytest.mark.parametrize("queries", ["learned", "shared_gaussian", "independent_gaussians"])
+def test_batch_size_and_history_do_not_matter(
+    queries: str, recipe: Recipe, changed: Callable[..., Recipe], validation_data: PackedDataset
+) -> None:
+    model = build_model(changed(recipe, model={"queries": queries}))
+    ones = evaluate(model, validation_data, replace(recipe.evaluate, batch_size=1))
+    torch.randn(17)
+    all_at_once = evaluate(model, validation_data, replace(recipe.evaluate, batch_size=64))
+    assert headline(ones) == pytest.approx(headline(all_at_once), abs=1e-12)
+    assert ones["loss"] == pytest.approx(all_at_once["loss"], rel=1e-5)
+    assert ones["diagnostics"]["query_cosine"] == pytest.approx(
+        all_at_once["diagnostics"]["query_cosine"], abs=1e-6
+    )
+
+
+def test_limit_takes_the_first_images(
+    model: MixtureModel, validation_data: PackedDataset, recipe: Recipe
+) -> None:
+    sample = validation_data.batch(range(7))
+    first = evaluate(model, Images(sample["image"], sample["mask"]), recipe.evaluate)
+    assert evaluate(model, validation_data, recipe.evaluate, limit=7) == first
+    assert evaluate(model, validation_data, recipe.evaluate, limit=1000)["images"] == 12
+
+
+def test_images_without_foreground_are_left_out_and_counted(
+    model: MixtureModel, validation_data: PackedDataset, recipe: Recipe
+) -> None:
+    sample = validation_data.batch(range(6))
+    some = evaluate(model, Images(sample["image"][:4], sample["mask"][:4]), recipe.evaluate)
+    sample["mask"][4:] = 0
+    scores = evaluate(model, Images(sample["image"], sample["mask"]), recipe.evaluate)["decoder_masks"]
+    assert scores["left_out"]["ari_fg"] == scores["left_out"]["msc_fg"] == 2
+    assert scores["left_out"]["ari"] == 0
+    assert scores["ari_fg"] == pytest.approx(some["decoder_masks"]["ari_fg"], abs=1e-12)
+
+
+def test_a_split_without_masks_has_no_label_metrics(
+    model: MixtureModel, validation_data: PackedDataset, recipe: Recipe
+) -> None:
+    scores = evaluate(model, Images(validation_data.batch(range(6))["image"], None), recipe.evaluate)
+    assert set(scores) == {"loss", "images", "reconstruction", "diagnostics"}
+    assert headline(scores) == {}
+
+
+def test_foreground_protocol_reports_iou_and_dice(
+    model: MixtureModel, validation_data: PackedDataset
+) -> None:
+    scores = evaluate(model, validation_data, EvaluateRecipe(task="foreground", select_by="iou"))
+    assert set(headline(scores)) == {"iou", "dice"}
+    assert 0 < scores["decoder_masks"]["iou"] < scores["decoder_masks"]["dice"] <= 1
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_training_flag_is_left_as_it_was(
+    training: bool, model: MixtureModel, validation_data: PackedDataset, recipe: Recipe
+) -> None:
+    model.train(training)
+    evaluate(model, validation_data, recipe.evaluate)
+    assert model.training is training
+    model.forward = None  # type: ignore[assignment]  # any failure
+    with pytest.raises(TypeError):
+        evaluate(model, validation_data, recipe.evaluate)
+    assert model.training is training
+
+
+def test_attention_masks_follow_the_grid_row_by_row() -> None:
+    attention = torch.zeros(1, 2, 4)
+    attention[0, 0] = torch.tensor([1.0, 1.0, 0.0, 0.0])  # the upper row of a 2x2 grid
+    attention[0, 1] = 1 - attention[0, 0]
+    masks = attention_masks(attention, (8, 8))
+    assert masks.shape == (1, 2, 1, 8, 8)
+    torch.testing.assert_close(masks.sum(dim=1), torch.ones(1, 1, 8, 8))
+    assert (masks[0, 0, 0, :4] > 0.5).all()
+    assert (masks[0, 0, 0, 4:] < 0.5).all()

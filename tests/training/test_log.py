@@ -1,0 +1,53 @@
+"""The log survives kills, half lines and NaN."""
+
+import json
+from pathlib import Path
+
+from boqsa.training.log import Log, read_log
+
+
+def test_rows_come_back_in_order(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.append("started", 0, threads=1)
+    log.append("step", 5, loss=0.25)
+    assert read_log(tmp_path) == [
+        {"event": "started", "step": 0, "threads": 1},
+        {"event": "step", "step": 5, "loss": 0.25},
+    ]
+
+
+def test_no_log_is_an_empty_one(tmp_path: Path) -> None:
+    assert read_log(tmp_path) == []
+
+
+def test_half_a_last_line_is_passed_over_and_cut(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.append("step", 5)
+    with open(log.path, "ab") as file:
+        file.write(b'{"event": "step", "st\xc3')  # killed in the middle of a character
+    assert [row["step"] for row in read_log(tmp_path)] == [5]
+    log.cut_after(5)
+    log.append("step", 10)
+    assert [json.loads(line)["step"] for line in log.path.read_text().splitlines()] == [5, 10]
+
+
+def test_cut_drops_only_what_comes_later(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    for step in (0, 5, 10, 10, 15):
+        log.append("step", step)
+    log.cut_after(10)
+    assert [row["step"] for row in read_log(tmp_path)] == [0, 5, 10, 10]
+    log.cut_after(-1)
+    assert read_log(tmp_path) == []
+
+
+def test_nan_becomes_null_so_that_every_line_is_json(tmp_path: Path) -> None:
+    Log(tmp_path).append(
+        "evaluation", 1, ari=float("nan"), shares=[float("inf"), 1.0], by={"iou": float("nan")}
+    )
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    row = json.loads((tmp_path / "log.jsonl").read_text(), parse_constant=refuse)
+    assert row == {"event": "evaluation", "step": 1, "ari": None, "shares": [None, 1.0], "by": {"iou": None}}
