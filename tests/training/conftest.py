@@ -17,13 +17,13 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 def draw_squares(count: int, *, seed: int, size: int = 16, side: int = 6) -> Arrays:
-    """A red and a green square; the later one hides the earlier one. Masks 0, 1, 2 in the order drawn."""
+    """Two squares of different primary colours; the later one hides the earlier. Masks 0, 1, 2."""
     generator = np.random.default_rng(seed)
-    colours = np.array([[255, 0, 0], [0, 255, 0]])
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]])
     images = np.zeros((count, 3, size, size), dtype=np.uint8)
     masks = np.zeros((count, size, size), dtype=np.uint8)
     for image, mask in zip(images, masks, strict=True):
-        for label, colour in enumerate(generator.permutation(colours), start=1):
+        for label, colour in enumerate(generator.permutation(colours)[:2], start=1):
             top, left = generator.integers(0, size - side + 1, size=2)
             image[:, top : top + side, left : left + side] = colour[:, None, None]
             mask[top : top + side, left : left + side] = label

@@ -244,7 +244,13 @@ def test_init_from_refuses_what_does_not_fit(
 @pytest.mark.parametrize(("at", "kept"), [(6, 4), (1, None)])
 def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_checkpoint(
     *,
-    at: int, kept: int | None, tmp_path: Path, recipe: Recipe, changed: Change, both: dict, monkeypatch: Any
+    at: int,
+    kept: int | None,
+    tmp_path: Path,
+    recipe: Recipe,
+    changed: Change,
+    both: dict,
+    monkeypatch: Any,
 ) -> None:
     recipe = changed(recipe, train={"log_every": 100, "evaluate_every": 100})
     real = loop.learning_rate_factor
@@ -266,8 +272,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_checkpoint(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_after_the_step_and_the_run_goes_on_exactly(
-    *,
-    number: int, tmp_path: Path, recipe: Recipe, both: dict, monkeypatch: Any, capsys: Any
+    *, number: int, tmp_path: Path, recipe: Recipe, both: dict, monkeypatch: Any, capsys: Any
 ) -> None:
     train(recipe, tmp_path / "whole", **both)
     real = loop.draw_noise
@@ -382,8 +387,7 @@ def test_other_data_is_refused(
     ],
 )
 def test_what_is_refused_makes_no_folder(
-    *,
-    fields: dict, words: str, tmp_path: Path, recipe: Recipe, changed: Change, both: dict
+    *, fields: dict, words: str, tmp_path: Path, recipe: Recipe, changed: Change, both: dict
 ) -> None:
     if "train" in fields and torch.backends.mps.is_available():
         pytest.skip("this machine has the device")
