@@ -1,16 +1,16 @@
 """The learning test: a minute model really finds squares, and the thresholds tell it from ones that do not.
 
 Held-out squares, fp32, one thread. ARI and ARI-FG are of the decoder's masks; their thresholds were set from
-seeds 3, 4 and 5 of the whole model before the broken one was looked at. `decided` is the mean over tokens of the
-largest attention among the slots, 1/K to 1: how far the slots' competition got.
+seeds 3, 4 and 5 of the whole model before the broken one was looked at. `decided` is the mean over tokens of
+the largest attention among the slots, 1/K to 1: how far the slots' competition got.
 
                                 ARI    ARI-FG   decided
     whole model                 0.91    0.84     0.96
     untrained                  -0.01    0.00     0.39
     softmax on the wrong axis   0.94    0.90     below K/N = 0.05
 
-So on pictures this easy a model without competition still paints the objects: each learned query finds one, and
-the decoder's masks do the rest. Only the attention shows that nothing competed.
+So on pictures this easy a model without competition still paints the objects: each learned query finds one,
+and the decoder's masks do the rest. Only the attention shows that nothing competed.
 """
 
 import math
