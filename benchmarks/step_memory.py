@@ -25,9 +25,7 @@ def measure(form: str) -> int:
     prepared = attend.prepare(tokens)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if form == "boqsa":
-        slots, _ = refine(
-            lambda slots: attend.step(prepared, slots), init, iterations=ITERATIONS, gradient="bilevel"
-        )
+        slots, _ = refine(lambda slots: attend.step(prepared, slots), init, iterations=ITERATIONS, gradient="bilevel")
     else:
         slots = init
         for _ in range(ITERATIONS - 1):
@@ -48,7 +46,9 @@ def main() -> None:
     }
     for form, kib in growth.items():
         print(f"{form:10} {kib / 1024:7.1f} MiB")
-    print(f"ratio      {growth['boqsa'] / growth['published']:.2f}  ({ITERATIONS} iterations, 16 x 4096 tokens, 7 slots)")
+    print(
+        f"ratio      {growth['boqsa'] / growth['published']:.2f}  ({ITERATIONS} iterations, 16 x 4096 tokens, 7 slots)"
+    )
 
 
 if __name__ == "__main__":

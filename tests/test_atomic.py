@@ -130,9 +130,7 @@ def test_a_link_is_followed(tmp_path: Path, dangling: bool) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big disk", "link"]
 
 
-def test_the_old_folder_comes_back_if_the_second_rename_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_old_folder_comes_back_if_the_second_rename_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path / "folder", OLD)
     rename = os.replace
 

@@ -34,9 +34,7 @@ def images(tmp_path: Path) -> Path:
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
     for index in range(12):
-        Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(
-            folder / f"images/{index:02} ö.png"
-        )
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(folder / f"images/{index:02} ö.png")
         Image.fromarray(rng.integers(0, 4, (20, 24), dtype=np.uint8)).save(folder / f"masks/{index:02} ö.png")
     return folder
 
@@ -73,9 +71,7 @@ def test_list(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "250")
     assert main(["data", "list"]) == 0
     out = capsys.readouterr().out
-    rows = [
-        [cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")
-    ]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
     assert [row[0] for row in rows] == list(CATALOG)
     assert rows[list(CATALOG).index("birds")] == [
         "birds",
@@ -110,9 +106,7 @@ def test_prepare_says_what_was_made_and_what_is_next(images: Path, capsys: Captu
     ]
     assert sum(manifest.counts.values()) == 6
     assert "`boqsa data show 'new/a set'`" in lines[-1]
-    assert lines[-1].endswith(
-        "Next: `boqsa train demo --data.root 'new/a set' --data.name folder --out RUN`."
-    )
+    assert lines[-1].endswith("Next: `boqsa train demo --data.root 'new/a set' --data.name folder --out RUN`.")
     assert captured.err == ""
 
 
@@ -134,13 +128,8 @@ def test_every_option_reaches_the_library(monkeypatch: pytest.MonkeyPatch, packe
         return Manifest.load(packed)
 
     monkeypatch.setattr("boqsa.data.prepare", prepare)
-    options = (
-        "--image-size 8 --masks m --crop none --mask-resample published --mask-threshold 3 --split ccs_all"
-    )
-    assert (
-        main(["data", "prepare", "shapestacks", "s", "t", *options.split(), "--limit", "2", "--skip-broken"])
-        == 0
-    )
+    options = "--image-size 8 --masks m --crop none --mask-resample published --mask-threshold 3 --split ccs_all"
+    assert main(["data", "prepare", "shapestacks", "s", "t", *options.split(), "--limit", "2", "--skip-broken"]) == 0
     del seen["progress"]
     assert seen == {
         "arguments": ("shapestacks", Path("s"), Path("t")),
@@ -171,9 +160,7 @@ def test_skipped_files_are_listed_and_exit_with_1(images: Path, capsys: Capture)
     assert sum(Manifest.load("packed").counts.values()) == 11
 
 
-def test_progress_is_a_line_now_and_then(
-    images: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_is_a_line_now_and_then(images: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "_SECONDS_BETWEEN_LINES", 0.0)
     assert main(["data", "prepare", "folder", str(images), "packed"]) == 0
     captured = capsys.readouterr()
@@ -263,9 +250,7 @@ def test_show(packed: Path, capsys: Capture) -> None:
     assert Path("a.png").stat().st_size > 0
 
 
-def test_show_names_the_sheet_after_the_folder_one_stands_in(
-    packed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_show_names_the_sheet_after_the_folder_one_stands_in(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(packed)
     assert main(["data", "show", "."]) == 0
     assert (packed / "packed set_train.png").is_file()

@@ -101,9 +101,7 @@ def test_a_bug_keeps_its_traceback(stub: Stub) -> None:
         main(["demo"])
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["data", "--help"], ["recipes", "demo"], ["recipes", "--help"]]
-)
+@pytest.mark.parametrize("arguments", [["--help"], ["data", "--help"], ["recipes", "demo"], ["recipes", "--help"]])
 def test_a_closed_pipe_is_silent(arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -34,9 +34,7 @@ def test_one_in_full(options: list[str], capsys: pytest.CaptureFixture[str]) -> 
     assert main(["recipes", "ptr_mixture", *options]) == 0
     lines = capsys.readouterr().out.splitlines()
     comments = [line for line in lines if line.startswith("#")]
-    assert Recipe.from_json("\n".join(line for line in lines if line not in comments)) == get_recipe(
-        "ptr_mixture"
-    )
+    assert Recipe.from_json("\n".join(line for line in lines if line not in comments)) == get_recipe("ptr_mixture")
     if options:
         assert not comments
     else:

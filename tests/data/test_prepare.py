@@ -63,9 +63,7 @@ def test_an_empty_target_is_taken(source: Path, tmp_path: Path) -> None:
         ("shapestacks", {}, "not a folder"),
     ],
 )
-def test_refusals_leave_nothing(
-    name: str, options: dict[str, Any], message: str, source: Path, tmp_path: Path
-) -> None:
+def test_refusals_leave_nothing(name: str, options: dict[str, Any], message: str, source: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         prepare(name, source, tmp_path / "new" / "packed", **options)
     assert list(tmp_path.iterdir()) == [source]

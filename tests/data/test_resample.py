@@ -23,9 +23,7 @@ def test_image_is_antialiased() -> None:
     small = resize_image(stripes, (8, 8))
     assert small[1:-1].min() > 100
     assert small[1:-1].max() < 155
-    np.testing.assert_array_equal(
-        small, np.asarray(Image.fromarray(stripes).resize((8, 8), Image.Resampling.BILINEAR))
-    )
+    np.testing.assert_array_equal(small, np.asarray(Image.fromarray(stripes).resize((8, 8), Image.Resampling.BILINEAR)))
 
 
 def test_crops() -> None:

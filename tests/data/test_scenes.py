@@ -50,9 +50,7 @@ def reference_roots(a, b, c):
 
 def reference_sphere(origin, direction, size):
     hits = []
-    for t in reference_roots(
-        dot(direction, direction), 2 * dot(origin, direction), dot(origin, origin) - size[0] ** 2
-    ):
+    for t in reference_roots(dot(direction, direction), 2 * dot(origin, direction), dot(origin, origin) - size[0] ** 2):
         hits.append((t, [value / size[0] for value in along(origin, direction, t)]))
     return hits
 
@@ -281,9 +279,7 @@ def test_views_share_the_scene():
 def test_cameras_are_rigid_and_above_the_floor():
     cameras = render_scenes(10, seed=0, settings=SMALL, views=4).camera.reshape(-1, 4, 4)
     rotation = cameras[:, :3, :3].astype(float)
-    np.testing.assert_allclose(
-        rotation @ rotation.transpose(0, 2, 1), np.eye(3)[None].repeat(40, 0), atol=1e-6
-    )
+    np.testing.assert_allclose(rotation @ rotation.transpose(0, 2, 1), np.eye(3)[None].repeat(40, 0), atol=1e-6)
     np.testing.assert_allclose(np.linalg.det(rotation), 1, atol=1e-6)
     np.testing.assert_array_equal(cameras[:, 3], [[0, 0, 0, 1]] * 40)
     assert (rotation[:, 2, 1] < 0).all(), "the camera's y axis points down"

@@ -45,9 +45,7 @@ def model(recipe):
 @pytest.fixture(scope="session")
 def _run(tmp_path_factory, recipe, model) -> Path:
     run = tmp_path_factory.mktemp("runs") / "run"
-    write_checkpoint(
-        run / CHECKPOINTS / "last", model, config=model_config(recipe), step=7, recipe_hash=recipe.hash
-    )
+    write_checkpoint(run / CHECKPOINTS / "last", model, config=model_config(recipe), step=7, recipe_hash=recipe.hash)
     write_text(run / RECIPE, recipe.to_json())
     return run
 

@@ -58,18 +58,14 @@ def test_a_folder_below_the_output_folder_is_searched(tmp_path):
 
 
 def test_equal_names_do_not_overwrite_each_other(tmp_path):
-    inputs = [
-        paint(tmp_path / name) for name in ("a.png", "a.jpg", "x/a.png", "A.bmp", "a_png.jpg", "b.c.png")
-    ]
+    inputs = [paint(tmp_path / name) for name in ("a.png", "a.jpg", "x/a.png", "A.bmp", "a_png.jpg", "b.c.png")]
     found = names(find_pictures(inputs, tmp_path / "out"), tmp_path / "out")
     assert found == ["a_png_2", "a_jpg", "a_png_3", "A_bmp", "a_png", "b.c"]
 
 
 def test_a_picture_named_twice_counts_once(tmp_path):
     path = paint(tmp_path / "in" / "a.png")
-    assert list(find_pictures([path, tmp_path / "in", tmp_path / "in" / ".." / "in"], tmp_path / "out")) == [
-        path
-    ]
+    assert list(find_pictures([path, tmp_path / "in", tmp_path / "in" / ".." / "in"], tmp_path / "out")) == [path]
 
 
 def test_broken_pictures_are_skipped_and_said(model, tmp_path, broken):

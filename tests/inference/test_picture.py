@@ -77,9 +77,7 @@ def test_the_largest_picture_is_the_limit(tmp_path, monkeypatch):
         read_picture(Image.new("RGB", (13, 1)))
 
 
-@pytest.mark.parametrize(
-    "values", [np.zeros((2, 2), dtype=np.float32), np.full((2, 2), 70_000, dtype=np.int32)]
-)
+@pytest.mark.parametrize("values", [np.zeros((2, 2), dtype=np.float32), np.full((2, 2), 70_000, dtype=np.int32)])
 def test_pixels_without_a_range_are_refused(tmp_path, values):
     Image.fromarray(values).save(tmp_path / "raw.tif")
     with pytest.raises(InputError, match="without a fixed range"):

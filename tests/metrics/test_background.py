@@ -24,9 +24,7 @@ def test_hand_case() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32), slots=st.integers(1, 4))
-def test_equals_counting_by_hand(
-    random_maps: Callable[[int], tuple[Tensor, Tensor]], seed: int, slots: int
-) -> None:
+def test_equals_counting_by_hand(random_maps: Callable[[int], tuple[Tensor, Tensor]], seed: int, slots: int) -> None:
     pred, true = random_maps(seed)
     shares, in_top = background_shares(pred, true), background_in_top_slots(pred, true, slots)
     for p, t, found_shares, found_in_top in zip(pred, true, shares, in_top, strict=True):
@@ -37,9 +35,7 @@ def test_equals_counting_by_hand(
             continue
         owners = sorted((background.count(label) for label in set(background)), reverse=True)
         expected = [count / len(background) for count in owners]
-        assert found_shares.tolist() == pytest.approx(
-            expected + [0.0] * (len(found_shares) - len(owners)), abs=1e-12
-        )
+        assert found_shares.tolist() == pytest.approx(expected + [0.0] * (len(found_shares) - len(owners)), abs=1e-12)
         assert found_in_top.item() == pytest.approx(sum(expected[:slots]), abs=1e-12)
 
 

@@ -18,15 +18,11 @@ def test_hand_case() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32))
-def test_every_pair_is_counted_in_its_image(
-    random_maps: Callable[[int], tuple[Tensor, Tensor]], seed: int
-) -> None:
+def test_every_pair_is_counted_in_its_image(random_maps: Callable[[int], tuple[Tensor, Tensor]], seed: int) -> None:
     pred, true = random_maps(seed)
     table = contingency_table(pred, true)
     for counts, p, t in zip(table.tolist(), pred, true, strict=True):
-        expected = Counter(
-            (a, b) for a, b in zip(p.flatten().tolist(), t.flatten().tolist(), strict=True) if b >= 0
-        )
+        expected = Counter((a, b) for a, b in zip(p.flatten().tolist(), t.flatten().tolist(), strict=True) if b >= 0)
         found = {(row, column): n for row, line in enumerate(counts) for column, n in enumerate(line) if n}
         assert found == dict(expected)
 

@@ -15,9 +15,7 @@ def covering_by_sets(pred: list[int], true: list[int], foreground_only: bool, we
     valid = [i for i, label in enumerate(true) if label >= 0]
     pred_segments = [{i for i in valid if pred[i] == label} for label in {pred[i] for i in valid}]
     targets = [
-        {i for i in valid if true[i] == label}
-        for label in {true[i] for i in valid}
-        if label > 0 or not foreground_only
+        {i for i in valid if true[i] == label} for label in {true[i] for i in valid} if label > 0 or not foreground_only
     ]
     if not targets:
         return float("nan")
@@ -43,9 +41,7 @@ def test_equals_the_definition(
 
 @pytest.mark.parametrize("foreground_only", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_equals_the_published_numbers(
-    published: dict[str, np.ndarray], foreground_only: bool, weighted: bool
-) -> None:
+def test_equals_the_published_numbers(published: dict[str, np.ndarray], foreground_only: bool, weighted: bool) -> None:
     name = "msc" + "_fg" * foreground_only + "_weighted" * weighted
     pred, true = torch.from_numpy(published["pred"]), torch.from_numpy(published["true"])
     found = segmentation_covering(pred, true, foreground_only, weighted).numpy()
@@ -98,8 +94,7 @@ def test_each_image_is_scored_alone(
 ) -> None:
     pred, true = random_maps(seed)
     alone = [
-        segmentation_covering(p[None], t[None], foreground_only, weighted)
-        for p, t in zip(pred, true, strict=True)
+        segmentation_covering(p[None], t[None], foreground_only, weighted) for p, t in zip(pred, true, strict=True)
     ]
     together = segmentation_covering(pred, true, foreground_only, weighted)
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-15, equal_nan=True)

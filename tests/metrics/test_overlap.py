@@ -28,8 +28,7 @@ def overlap_by_sets(pred: list[int], foreground: list[int]) -> tuple[float, floa
 def test_equals_the_definition(random_maps: Callable[[int], tuple[Tensor, Tensor]], seed: int) -> None:
     pred, foreground = random_maps(seed)
     expected = [
-        overlap_by_sets(p.flatten().tolist(), f.flatten().tolist())
-        for p, f in zip(pred, foreground, strict=True)
+        overlap_by_sets(p.flatten().tolist(), f.flatten().tolist()) for p, f in zip(pred, foreground, strict=True)
     ]
     found = best_slot_overlap(pred, foreground)
     assert found.iou.dtype == found.dice.dtype == torch.float64

@@ -34,8 +34,7 @@ def test_equals_the_definition(
     pred, true = random_maps(seed)
     lowest = 1 if foreground_only else 0
     expected = [
-        ari_by_counting_pairs(p[t >= lowest].tolist(), t[t >= lowest].tolist())
-        for p, t in zip(pred, true, strict=True)
+        ari_by_counting_pairs(p[t >= lowest].tolist(), t[t >= lowest].tolist()) for p, t in zip(pred, true, strict=True)
     ]
     found = adjusted_rand_index(pred, true, foreground_only)
     assert found.dtype == torch.float64
@@ -66,9 +65,7 @@ def test_equals_the_published_numbers(published: dict[str, np.ndarray]) -> None:
     assert 0 < has_foreground.sum() < len(has_foreground)
     foreground = adjusted_rand_index(pred, true, foreground_only=True).numpy()
     np.testing.assert_allclose(adjusted_rand_index(pred, true).numpy(), published["ari"], rtol=0, atol=1e-9)
-    np.testing.assert_allclose(
-        foreground[has_foreground], published["ari_fg"][has_foreground], rtol=0, atol=1e-9
-    )
+    np.testing.assert_allclose(foreground[has_foreground], published["ari_fg"][has_foreground], rtol=0, atol=1e-9)
     assert np.isnan(foreground[~has_foreground]).all()
 
 
@@ -85,9 +82,7 @@ def test_trivial_partitions_that_agree_score_1(labels: list[int]) -> None:
 
 
 def test_worse_than_chance_is_negative() -> None:
-    assert adjusted_rand_index(torch.tensor([[[0, 1, 0, 1]]]), torch.tensor([[[0, 0, 1, 1]]])).tolist() == [
-        -0.5
-    ]
+    assert adjusted_rand_index(torch.tensor([[[0, 1, 0, 1]]]), torch.tensor([[[0, 0, 1, 1]]])).tolist() == [-0.5]
 
 
 def test_nothing_to_score_is_nan() -> None:

@@ -45,9 +45,7 @@ def test_hand_case() -> None:
 
 
 def test_uint8_images_are_read_as_0_to_1() -> None:
-    bytes_image = torch.randint(
-        0, 256, (2, 3, 4, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
-    )
+    bytes_image = torch.randint(0, 256, (2, 3, 4, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     reconstruction, _ = pair(batch=2)
     torch.testing.assert_close(
         mse(reconstruction, bytes_image), mse(reconstruction, bytes_image.double() / 255), rtol=0, atol=0
@@ -97,7 +95,5 @@ def test_a_broken_reconstruction_shows_in_the_mean() -> None:
 
 
 def test_an_unknown_convention_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match="convention is 'sum'; expected one of mse, mse_per_image, mse_published"
-    ):
+    with pytest.raises(ValueError, match="convention is 'sum'; expected one of mse, mse_per_image, mse_published"):
         MeanSquaredError("sum")

@@ -40,7 +40,12 @@ def build(arrays: dict[str, np.ndarray], gradient: Gradient) -> MixtureModel:
     ).double()
     prefix = "weights/"
     load_published(
-        model, {name.removeprefix(prefix): torch.from_numpy(value) for name, value in arrays.items() if name.startswith(prefix)}
+        model,
+        {
+            name.removeprefix(prefix): torch.from_numpy(value)
+            for name, value in arrays.items()
+            if name.startswith(prefix)
+        },
     )
     return model
 

@@ -30,9 +30,7 @@ ALL_FIELDS = ["name", "seed"] + [
 def changed(recipe: Recipe, name: str) -> Recipe:
     """The recipe with another, valid, value of one field."""
     if name in ("evaluate.task", "evaluate.select_by"):  # they go together
-        return replace(
-            recipe, evaluate=EvaluateRecipe(task="foreground", select_by="iou", validation_limit=256)
-        )
+        return replace(recipe, evaluate=EvaluateRecipe(task="foreground", select_by="iou", validation_limit=256))
     owner, _, field = name.rpartition(".")
     part = getattr(recipe, owner) if owner else recipe
     value = getattr(part, field)

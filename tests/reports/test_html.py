@@ -183,9 +183,7 @@ def test_the_picture_arrives_whole() -> None:
 def test_is_accessible() -> None:
     parsed = page()
     assert parsed.attributes("html") == [{"lang": "en"}]
-    assert (
-        len(parsed.attributes("h1")) == len(parsed.attributes("title")) == len(parsed.attributes("main")) == 1
-    )
+    assert len(parsed.attributes("h1")) == len(parsed.attributes("title")) == len(parsed.attributes("main")) == 1
     assert all(attributes.get("scope") in {"row", "col"} for attributes in parsed.attributes("th"))
 
 

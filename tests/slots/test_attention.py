@@ -161,4 +161,6 @@ def test_wrong_shapes_say_what_was_expected(slots: Tensor) -> None:
     with pytest.raises(ValueError, match=r"expected \(batch, tokens, 6\)"):
         make().prepare(torch.randn(2, 9, 5, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"expected \(batch, slots, 6\)"):
-        make().step(make().prepare(torch.randn(2, 9, 6, dtype=torch.float64)), torch.randn(2, 3, 5, dtype=torch.float64))
+        make().step(
+            make().prepare(torch.randn(2, 9, 6, dtype=torch.float64)), torch.randn(2, 3, 5, dtype=torch.float64)
+        )

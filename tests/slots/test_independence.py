@@ -9,7 +9,10 @@ import pytest
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        ("import boqsa.slots", {"numpy.testing", "scipy", "torchmetrics", "lightning_fabric", "PIL", "tyro", "boqsa.models"}),
+        (
+            "import boqsa.slots",
+            {"numpy.testing", "scipy", "torchmetrics", "lightning_fabric", "PIL", "tyro", "boqsa.models"},
+        ),
         ("import boqsa", {"torch", "numpy", "tyro", "boqsa.slots"}),
     ],
 )

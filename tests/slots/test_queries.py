@@ -58,7 +58,7 @@ def test_number_of_slots_changes_where_the_mathematics_allows_it() -> None:
     assert torch.equal(learned(4, which=(2, 0)), learned.weight[[2, 0]].expand(4, 2, 8))
     assert learned(4, num_slots=3).shape == (4, 3, 8)
     for queries in (learned, IndependentGaussians(3, 8)):
-        with pytest.raises(ValueError, match="num_slots is 7.*trained for 3 slots"):
+        with pytest.raises(ValueError, match=r"num_slots is 7.*trained for 3 slots"):
             queries(4, num_slots=7)
         with pytest.raises(ValueError, match="choose among the 3"):
             queries(4, which=(0, 3))

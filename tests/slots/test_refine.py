@@ -35,7 +35,9 @@ def init() -> Tensor:
     return torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
 
 
-def literal_algorithm(step: Callable[[Tensor], tuple[Tensor, Tensor]], init: Tensor, iterations: int, scheme: str) -> Tensor:
+def literal_algorithm(
+    step: Callable[[Tensor], tuple[Tensor, Tensor]], init: Tensor, iterations: int, scheme: str
+) -> Tensor:
     """The published form: the graph of the early steps is built, then cut."""
     slots = init
     for _ in range(iterations - 1):

@@ -54,8 +54,7 @@ MOMENTS: dict[str, Moment] = {
     ),
     "some steps later": at_step(24),
     "while a best checkpoint is written, or later": lambda run, pid: (
-        (saved(run) >= 25 and (run / "checkpoints" / f".partial-{pid}-best_loss").exists())
-        or saved(run) >= 40
+        (saved(run) >= 25 and (run / "checkpoints" / f".partial-{pid}-best_loss").exists()) or saved(run) >= 40
     ),
     "between two checkpoints": at_step(48),
     "in the second half": at_step(57),

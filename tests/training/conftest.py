@@ -40,12 +40,8 @@ def squares() -> Callable[..., Arrays]:
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed folder of squares: 40 train, 12 val, 8 test, all with masks."""
     folder = tmp_path_factory.mktemp("squares") / "packed"
-    splits = {
-        name: draw_squares(count, seed=count) for name, count in (("train", 40), ("val", 12), ("test", 8))
-    }
-    write_packed(
-        folder, splits, name="arrays", source="drawn", licence="none", task="multi-object", split_rule="drawn"
-    )
+    splits = {name: draw_squares(count, seed=count) for name, count in (("train", 40), ("val", 12), ("test", 8))}
+    write_packed(folder, splits, name="arrays", source="drawn", licence="none", task="multi-object", split_rule="drawn")
     return folder
 
 

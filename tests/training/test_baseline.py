@@ -19,9 +19,7 @@ def test_two_colours_are_two_clusters() -> None:
 
 
 def test_an_image_of_one_colour_is_cut_by_position(recwarn) -> None:
-    labels = k_means_segmentation(
-        torch.full((1, 3, 12, 12), 7, dtype=torch.uint8), clusters=4, position_weight=1.0
-    )
+    labels = k_means_segmentation(torch.full((1, 3, 12, 12), 7, dtype=torch.uint8), clusters=4, position_weight=1.0)
     assert len(labels.unique()) == 4
     assert not recwarn.list
 

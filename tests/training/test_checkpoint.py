@@ -40,9 +40,7 @@ def test_weights_are_plain_safetensors(tmp_path: Path, model: nn.Module) -> None
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "trainer.pt", "manifest.json"])
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
-def test_a_flipped_byte_is_found_wherever_it_matters(
-    tmp_path: Path, model: nn.Module, name: str, place: float
-) -> None:
+def test_a_flipped_byte_is_found_wherever_it_matters(tmp_path: Path, model: nn.Module, name: str, place: float) -> None:
     save(tmp_path / "last", model)
     path = tmp_path / "last" / name
     content = bytearray(path.read_bytes())

@@ -35,9 +35,7 @@ def test_another_data_set_is_refused_but_own_arrays_stand_in(
     words = {"source": "", "licence": "", "task": "multi-object", "split_rule": ""}
     write_packed(tmp_path / "other", {"train": squares(2, seed=0)}, name="shapestacks", **words)
     with pytest.raises(InputError, match=r"--data\.name shapestacks"):
-        open_split(
-            changed(recipe, data={"name": "objectsroom", "root": str(tmp_path / "other")}).data, "train"
-        )
+        open_split(changed(recipe, data={"name": "objectsroom", "root": str(tmp_path / "other")}).data, "train")
     assert len(open_split(changed(recipe, data={"name": "objectsroom"}).data, "train")) == 40
 
 

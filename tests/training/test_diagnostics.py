@@ -66,9 +66,7 @@ def test_healthy_objects() -> None:
     share = torch.bincount(labels.flatten(), minlength=4) / labels.numel()
     assert found["slot_share"] == pytest.approx(share.tolist())
     assert found["mask_area"] == pytest.approx(share.tolist())
-    assert found["slot_use_entropy"] == pytest.approx(
-        float(-(share * share.log()).sum() / torch.tensor(4.0).log())
-    )
+    assert found["slot_use_entropy"] == pytest.approx(float(-(share * share.log()).sum() / torch.tensor(4.0).log()))
     assert found["position_information"] < 0.3
     assert found["background_slots"] == 1.0
     assert found["loss_ratio"] == pytest.approx(0.1)

@@ -38,9 +38,7 @@ class Images:
         return {"image": self.image[chosen]} | ({} if self.mask is None else {"mask": self.mask[chosen]})
 
 
-def test_scores_equal_direct_calls(
-    model: MixtureModel, validation_data: PackedDataset, recipe: Recipe
-) -> None:
+def test_scores_equal_direct_calls(model: MixtureModel, validation_data: PackedDataset, recipe: Recipe) -> None:
     scores = evaluate(model, validation_data, recipe.evaluate)
     sample = validation_data.batch(range(len(validation_data)))
     true, image = sample["mask"], sample["image"]
@@ -54,9 +52,7 @@ def test_scores_equal_direct_calls(
             "ari_fg": metrics.adjusted_rand_index(labels, true, foreground_only=True),
             "msc": metrics.segmentation_covering(labels, true),
             "msc_fg": metrics.segmentation_covering(labels, true, foreground_only=True),
-            "msc_fg_weighted": metrics.segmentation_covering(
-                labels, true, foreground_only=True, weighted=True
-            ),
+            "msc_fg_weighted": metrics.segmentation_covering(labels, true, foreground_only=True, weighted=True),
             "background_in_one_slot": metrics.background_in_top_slots(labels, true, 1),
             "background_in_two_slots": metrics.background_in_top_slots(labels, true, 2),
         }
@@ -80,14 +76,10 @@ def test_batch_size_and_history_do_not_matter(
     all_at_once = evaluate(model, validation_data, replace(recipe.evaluate, batch_size=64))
     assert headline(ones) == pytest.approx(headline(all_at_once), abs=1e-12)
     assert ones["loss"] == pytest.approx(all_at_once["loss"], rel=1e-5)
-    assert ones["diagnostics"]["query_cosine"] == pytest.approx(
-        all_at_once["diagnostics"]["query_cosine"], abs=1e-6
-    )
+    assert ones["diagnostics"]["query_cosine"] == pytest.approx(all_at_once["diagnostics"]["query_cosine"], abs=1e-6)
 
 
-def test_limit_takes_the_first_images(
-    model: MixtureModel, validation_data: PackedDataset, recipe: Recipe
-) -> None:
+def test_limit_takes_the_first_images(model: MixtureModel, validation_data: PackedDataset, recipe: Recipe) -> None:
     sample = validation_data.batch(range(7))
     first = evaluate(model, Images(sample["image"], sample["mask"]), recipe.evaluate)
     assert evaluate(model, validation_data, recipe.evaluate, limit=7) == first
@@ -114,9 +106,7 @@ def test_a_split_without_masks_has_no_label_metrics(
     assert headline(scores) == {}
 
 
-def test_foreground_protocol_reports_iou_and_dice(
-    model: MixtureModel, validation_data: PackedDataset
-) -> None:
+def test_foreground_protocol_reports_iou_and_dice(model: MixtureModel, validation_data: PackedDataset) -> None:
     scores = evaluate(model, validation_data, EvaluateRecipe(task="foreground", select_by="iou"))
     assert set(headline(scores)) == {"iou", "dice"}
     assert 0 < scores["decoder_masks"]["iou"] < scores["decoder_masks"]["dice"] <= 1

@@ -42,9 +42,7 @@ def test_cut_drops_only_what_comes_later(tmp_path: Path) -> None:
 
 
 def test_nan_becomes_null_so_that_every_line_is_json(tmp_path: Path) -> None:
-    Log(tmp_path).append(
-        "evaluation", 1, ari=float("nan"), shares=[float("inf"), 1.0], by={"iou": float("nan")}
-    )
+    Log(tmp_path).append("evaluation", 1, ari=float("nan"), shares=[float("inf"), 1.0], by={"iou": float("nan")})
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)

@@ -156,9 +156,7 @@ def test_resuming_is_exact(
     assert [row["step"] for row in rows(broken, "resumed")] == [4, 8]
 
 
-def test_evaluation_does_not_change_the_training(
-    tmp_path: Path, recipe: Recipe, changed: Change, both: dict
-) -> None:
+def test_evaluation_does_not_change_the_training(tmp_path: Path, recipe: Recipe, changed: Change, both: dict) -> None:
     recipe = changed(recipe, model={"queries": "shared_gaussian"})
     train(recipe, tmp_path / "often", **both)
     train(changed(recipe, train={"evaluate_every": 1}), tmp_path / "each", **both)
@@ -168,9 +166,7 @@ def test_evaluation_does_not_change_the_training(
     assert not (tmp_path / "never" / "checkpoints" / "best_loss").exists()
 
 
-def test_accumulation_changes_the_memory_alone(
-    tmp_path: Path, recipe: Recipe, changed: Change, both: dict
-) -> None:
+def test_accumulation_changes_the_memory_alone(tmp_path: Path, recipe: Recipe, changed: Change, both: dict) -> None:
     train(recipe, tmp_path / "whole", **both)
     train(changed(recipe, train={"accumulate": 4}), tmp_path / "pieces", **both)
     assert apart(tmp_path / "whole", tmp_path / "pieces", recipe) < 1e-3
@@ -178,9 +174,7 @@ def test_accumulation_changes_the_memory_alone(
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_memory_layout_changes_the_speed_alone(
-    tmp_path: Path, recipe: Recipe, changed: Change, both: dict
-) -> None:
+def test_memory_layout_changes_the_speed_alone(tmp_path: Path, recipe: Recipe, changed: Change, both: dict) -> None:
     train(recipe, tmp_path / "last", **both)
     train(changed(recipe, train={"channels_last": False}), tmp_path / "first", **both)
     assert apart(tmp_path / "last", tmp_path / "first", recipe) < 1e-3
@@ -206,9 +200,7 @@ def test_clipping_bounds_the_step_and_zero_turns_it_off(
     assert rows(tmp_path / "1e-09", "step")[0]["gradient_norm"] > 1e-3
 
 
-def test_the_first_step_of_a_warm_up_has_rate_zero(
-    tmp_path: Path, recipe: Recipe, changed: Change, both: dict
-) -> None:
+def test_the_first_step_of_a_warm_up_has_rate_zero(tmp_path: Path, recipe: Recipe, changed: Change, both: dict) -> None:
     train(changed(recipe, train={"steps": 1}), tmp_path / "run", **both)
     torch.manual_seed(recipe.seed)
     for name, tensor in build_model(recipe).state_dict().items():
@@ -229,9 +221,7 @@ def test_init_from_starts_at_the_weights_of_another_run(
     assert train(later, tmp_path / "later", **both)  # the source is needed at the start alone
 
 
-def test_init_from_refuses_what_does_not_fit(
-    tmp_path: Path, recipe: Recipe, changed: Change, both: dict
-) -> None:
+def test_init_from_refuses_what_does_not_fit(tmp_path: Path, recipe: Recipe, changed: Change, both: dict) -> None:
     train(recipe, tmp_path / "source", **both)
     other = changed(recipe, model={"num_slots": 4}, train={"init_from": str(tmp_path / "source")})
     with pytest.raises(RunError, match="do not fit this recipe"):
@@ -288,9 +278,7 @@ def test_a_signal_ends_after_the_step_and_the_run_goes_on_exactly(
         assert train(recipe, tmp_path / "run", **both) is False
     assert signal.getsignal(number) is before
     assert state_of(tmp_path / "run") == (5, 12)
-    assert rows(tmp_path / "run", "stopped") == [
-        {"event": "stopped", "step": 5, "signal": signal.Signals(number).name}
-    ]
+    assert rows(tmp_path / "run", "stopped") == [{"event": "stopped", "step": 5, "signal": signal.Signals(number).name}]
     assert "boqsa train --resume" in capsys.readouterr().err
     assert train(recipe, tmp_path / "run", **both) is True
     assert identical(tmp_path / "whole", tmp_path / "run")
@@ -307,9 +295,7 @@ def test_another_thread_count_is_said(
     assert rows(tmp_path / "run", "resumed")[0]["changed"] == ["threads 1 -> 7"]
 
 
-def test_finished_and_different_runs_are_refused(
-    tmp_path: Path, recipe: Recipe, changed: Change, both: dict
-) -> None:
+def test_finished_and_different_runs_are_refused(tmp_path: Path, recipe: Recipe, changed: Change, both: dict) -> None:
     run = tmp_path / "run"
     train(recipe, run, **both)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -345,9 +331,7 @@ def test_a_checkpoint_without_its_manifest_is_not_taken_for_none(
         train(recipe, tmp_path / "run", **both)
 
 
-def test_a_death_between_two_renames_is_mended(
-    tmp_path: Path, recipe: Recipe, both: dict, monkeypatch: Any
-) -> None:
+def test_a_death_between_two_renames_is_mended(tmp_path: Path, recipe: Recipe, both: dict, monkeypatch: Any) -> None:
     run = tmp_path / "run"
     train(recipe, tmp_path / "whole", **both)
     train_until(monkeypatch, 6, recipe, run, **both)
@@ -367,9 +351,7 @@ def test_a_death_while_the_folder_was_made_starts_anew(tmp_path: Path, recipe: R
     assert train(recipe, tmp_path / "run", **both)
 
 
-def test_other_data_is_refused(
-    tmp_path: Path, recipe: Recipe, both: dict, squares: Callable, monkeypatch: Any
-) -> None:
+def test_other_data_is_refused(tmp_path: Path, recipe: Recipe, both: dict, squares: Callable, monkeypatch: Any) -> None:
     train_until(monkeypatch, 6, recipe, tmp_path / "run", **both)
     words = {"name": "arrays", "source": "", "licence": "", "task": "multi-object", "split_rule": ""}
     write_packed(tmp_path / "other", {"train": squares(40, seed=8)}, **words)
@@ -402,9 +384,7 @@ def test_what_is_refused_makes_no_folder(
 
 
 def test_data_of_another_size_is_refused(tmp_path: Path, recipe: Recipe, changed: Change, both: dict) -> None:
-    recipe = changed(
-        recipe, data={"image_size": 32}, model={"decoder_strides": (2, 2), "decoder_channels": (4, 4)}
-    )
+    recipe = changed(recipe, data={"image_size": 32}, model={"decoder_strides": (2, 2), "decoder_channels": (4, 4)})
     with pytest.raises(RecipeError, match="16x16 images, the recipe wants 32x32"):
         train(recipe, tmp_path / "run", **both)
     assert not list(tmp_path.iterdir())
@@ -447,9 +427,7 @@ def test_last_is_the_final_state_and_best_what_scored_best(
     assert final["loss"] == pytest.approx(evaluations[-1]["loss"], rel=1e-6)
 
 
-def test_outside_the_main_thread_it_trains_without_signals(
-    tmp_path: Path, recipe: Recipe, both: dict
-) -> None:
+def test_outside_the_main_thread_it_trains_without_signals(tmp_path: Path, recipe: Recipe, both: dict) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:

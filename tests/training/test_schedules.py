@@ -13,9 +13,7 @@ from boqsa.training.schedules import learning_rate_factor, query_sigma
     ("step", "expected"), [(0, 0.0), (50, 0.5 * 2**-0.25), (100, 2**-0.5), (200, 0.5), (400, 0.25)]
 )
 def test_warm_up_and_decay_run_together(step: int, expected: float) -> None:
-    assert learning_rate_factor(step, warmup_steps=100, half_life_steps=200) == pytest.approx(
-        expected, rel=1e-12
-    )
+    assert learning_rate_factor(step, warmup_steps=100, half_life_steps=200) == pytest.approx(expected, rel=1e-12)
 
 
 def test_without_warm_up_the_first_step_has_the_full_rate() -> None:

@@ -1,19 +1,18 @@
 """How every command reads its arguments and shows what it found: tyro in, rich tables or JSON out."""
 
 import json
-import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import tyro
 
+from boqsa.plain import without_nan
+
 Arguments = TypeVar("Arguments")
 
 
-def parse(
-    kind: type[Arguments], arguments: list[str], *, command: str, default: Arguments | None = None
-) -> Arguments:
+def parse(kind: type[Arguments], arguments: list[str], *, command: str, default: Arguments | None = None) -> Arguments:
     """Fill a dataclass from the command line; its docstrings are the help. Wrong usage exits with 2."""
     options: dict[str, Any] = {} if default is None else {"default": default}
     filled: Arguments = tyro.cli(kind, args=arguments, prog=f"boqsa {command}", **options)
@@ -24,17 +23,6 @@ def print_json(values: Any) -> None:
     """One JSON document on stdout; NaN, which JSON lacks, becomes null."""
     json.dump(without_nan(values), sys.stdout, indent=2)
     sys.stdout.write("\n")
-
-
-def without_nan(values: Any) -> Any:
-    """The same nested data with None for every float that JSON cannot hold."""
-    if isinstance(values, Mapping):
-        return {name: without_nan(value) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [without_nan(value) for value in values]
-    if isinstance(values, float) and not math.isfinite(values):
-        return None
-    return values
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

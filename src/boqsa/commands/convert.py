@@ -38,7 +38,5 @@ def main(arguments: list[str]) -> int:
     if chosen.json:
         print_json({"run": str(chosen.out), "recipe": recipe.name, "recipe_hash": recipe.hash})
     else:
-        print(
-            f"{chosen.out} is a run of {recipe.name}. Next: `boqsa segment {chosen.out} PICTURE --out DIR`."
-        )
+        print(f"{chosen.out} is a run of {recipe.name}. Next: `boqsa segment {chosen.out} PICTURE --out DIR`.")
     return 0

@@ -28,7 +28,8 @@ def main(arguments: list[str]) -> int:
     if chosen.name is not None:
         recipe = get_recipe(chosen.name)
         if not chosen.json:
-            print(f"# {getdoc(RECIPES[chosen.name])}\n# hash {recipe.hash}; every field below is an option of `boqsa train`")
+            print(f"# {getdoc(RECIPES[chosen.name])}")
+            print(f"# hash {recipe.hash}; every field below is an option of `boqsa train {recipe.name}`")
         print(recipe.to_json())
         return 0
     listed = {name: json.loads(make().to_json()) | {"hash": make().hash} for name, make in RECIPES.items()}

@@ -60,9 +60,7 @@ def main(arguments: list[str]) -> int:
             }
             for entry in done
         ]
-        print_json(
-            {"images": images, "skipped": [{"image": str(path), "reason": why} for path, why in skipped]}
-        )
+        print_json({"images": images, "skipped": [{"image": str(path), "reason": why} for path, why in skipped]})
     else:
         for entry in done:
             print(f"{entry.image}: {entry.overlay}")

@@ -50,9 +50,7 @@ def main(arguments: list[str]) -> int:
             print("       boqsa train --resume RUN")
             print("`boqsa recipes` lists the recipes; `boqsa train RECIPE --help` lists the fields.")
             return 0
-        raise RecipeError(
-            "name a recipe first, as in `boqsa train demo --out RUN`; `boqsa recipes` lists them."
-        )
+        raise RecipeError("name a recipe first, as in `boqsa train demo --out RUN`; `boqsa recipes` lists them.")
     name, *rest = arguments
     default = Train(out=tyro.MISSING, recipe=get_recipe(name))
     chosen = parse(Train, rest, command=f"train {name}", default=default)

@@ -15,7 +15,9 @@ import numpy as np
 from boqsa.atomic import recover_folder
 from boqsa.data.packed import write_packed
 from boqsa.data.scenes import SceneSettings, render_scenes
-from boqsa.errors import InputError
+
+RENDERER = 2
+"""Raise it when the renderer's pixels change: caches of older ones must not be taken for new."""
 
 TEST_SCENES = 1_000
 VALIDATION_SCENES = 512
@@ -45,7 +47,7 @@ def builtin_scenes(
         progress: Called with (scenes done, scenes in all).
 
     Raises:
-        InputError: if the cache folder cannot be written to.
+        InputError: if the cache folder cannot be written to; BOQSA_CACHE names another.
     """
     definition = {
         "settings": asdict(settings),
@@ -55,12 +57,6 @@ def builtin_scenes(
     }
     key = hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:12]
     target = cache_folder() / f"scenes-{key}"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot make the cache folder {target.parent}: {error.strerror}; set BOQSA_CACHE to a folder you can write to."
-        ) from None
     recover_folder(target)
     if (target / "manifest.json").is_file():
         return target

@@ -138,9 +138,7 @@ def _label_findings(dataset: PackedDataset, report: SplitReport, without_foregro
     highest = allowed.get(dataset.split, allowed.get("*"))
     found = max(report.label_images)
     if highest is not None and found > highest:
-        findings.append(
-            f"{dataset.split}: label {found} occurs, the highest of {dataset.manifest.name} is {highest}"
-        )
+        findings.append(f"{dataset.split}: label {found} occurs, the highest of {dataset.manifest.name} is {highest}")
     if dataset.manifest.task == "foreground" and without_foreground:
         findings.append(
             f"{dataset.split}: {len(without_foreground)} masks are all background or all foreground: "

@@ -54,9 +54,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of `manifest.json`; the fingerprint is written too, for people."""
-        return (
-            json.dumps(asdict(self) | {"fingerprint": self.fingerprint}, indent=2, ensure_ascii=False) + "\n"
-        )
+        return json.dumps(asdict(self) | {"fingerprint": self.fingerprint}, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def load(cls, folder: str | Path) -> "Manifest":
@@ -69,14 +67,8 @@ class Manifest:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
-            state = (
-                "is not a packed data set (it has no manifest.json)"
-                if Path(folder).exists()
-                else "does not exist"
-            )
-            raise InputError(
-                f"{folder} {state}; run `boqsa data prepare NAME SOURCE {folder}` first."
-            ) from None
+            state = "is not a packed data set (it has no manifest.json)" if Path(folder).exists() else "does not exist"
+            raise InputError(f"{folder} {state}; run `boqsa data prepare NAME SOURCE {folder}` first.") from None
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {path}: {error}; prepare the data set again.") from None
         return cls._from_content(content, path)

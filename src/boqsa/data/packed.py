@@ -117,9 +117,7 @@ class PackedWriter:
         first = [split for split in ("train", "val", "test") if split in self._hashes]
         return {split: len(self._hashes[split]) for split in dict.fromkeys([*first, *self._hashes])}
 
-    def append(
-        self, split: str, images: UInt8[np.ndarray, "n 3 h w"], masks: Int[np.ndarray, "n h w"] | None
-    ) -> None:
+    def append(self, split: str, images: UInt8[np.ndarray, "n 3 h w"], masks: Int[np.ndarray, "n h w"] | None) -> None:
         """Append n images, with masks or without; a split has masks for all of its images or for none.
 
         Mask values: -1 or 255 = ignore, 0 = background, 1..254 = objects.
@@ -131,13 +129,9 @@ class PackedWriter:
         if not valid_split_name(split):
             raise ValueError(f"split name {split!r}: letters, digits and underscores expected.")
         if images.dtype != np.uint8 or images.shape[1:] != (3, *self._image_size):
-            raise ValueError(
-                f"images: uint8 (n, 3, {self._image_size}) expected, {images.dtype} {images.shape} found."
-            )
+            raise ValueError(f"images: uint8 (n, 3, {self._image_size}) expected, {images.dtype} {images.shape} found.")
         if masks is not None and masks.shape != (len(images), *self._image_size):
-            raise ValueError(
-                f"masks: one an image of shape {self._image_size} expected, {masks.shape} found."
-            )
+            raise ValueError(f"masks: one an image of shape {self._image_size} expected, {masks.shape} found.")
         if split in self._hashes and (masks is not None) != (mask_file(split) in self._files):
             raise ValueError(f"split '{split}' has images with a mask and images without.")
         if len(images) == 0:
@@ -211,9 +205,7 @@ class PackedWriter:
                 _write_header(self._files[file_name], (0, *per_image))
             self._files[file_name].write(np.ascontiguousarray(values).data)
         except OSError as error:
-            raise InputError(
-                f"cannot write the packed data: {error.strerror}; choose another target."
-            ) from None
+            raise InputError(f"cannot write the packed data: {error.strerror}; choose another target.") from None
 
 
 def write_packed(
@@ -291,8 +283,7 @@ def _open_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         raise InputError(f"cannot read {path} ({error}); prepare the data set again.") from None
     if mapped.dtype != np.uint8 or mapped.shape != shape:
         raise InputError(
-            f"{path} holds {mapped.dtype} {mapped.shape}, its manifest says uint8 {shape}; "
-            "prepare the data set again."
+            f"{path} holds {mapped.dtype} {mapped.shape}, its manifest says uint8 {shape}; prepare the data set again."
         )
     # A plain array view: indexing np.memmap itself costs a subclass object on every read.
     return np.asarray(mapped)

@@ -22,7 +22,7 @@ Xyz: TypeAlias = tuple[Floats, ...]
 SPHERE, BOX, CYLINDER, ABSENT = 0, 1, 2, -1
 FIELD_OF_VIEW_TANGENT = 0.46
 """Tangent of half the field of view: 49 degrees across."""
-AMBIENT = 0.38
+AMBIENT = 0.2
 """Share of a colour that is left in shadow; the light adds the rest times the cosine of its incidence."""
 _LIFT = 1e-3
 """How far above its surface a shadow ray starts, so that it does not meet the surface itself."""
@@ -111,8 +111,7 @@ def _directions(camera: Floats, image_size: int, supersample: int) -> Xyz:
     inverse_norm = 1 / np.sqrt(x * x + y * y + 1)
     x, y, z = x * inverse_norm, y * inverse_norm, inverse_norm
     dx, dy, dz = (
-        camera[:, row, 0, None] * x + camera[:, row, 1, None] * y + camera[:, row, 2, None] * z
-        for row in range(3)
+        camera[:, row, 0, None] * x + camera[:, row, 1, None] * y + camera[:, row, 2, None] * z for row in range(3)
     )
     return dx, dy, dz
 
@@ -134,8 +133,7 @@ def _room_entry(scenes: SceneParameters, origin: Xyz, direction: Xyz) -> tuple[F
     with np.errstate(divide="ignore"):
         floor = -origin[2] / np.minimum(direction[2], -1e-9)
         walls = [
-            (scenes.wall_distance[:, axis, None] - origin[axis]) / np.maximum(direction[axis], 1e-9)
-            for axis in (0, 1)
+            (scenes.wall_distance[:, axis, None] - origin[axis]) / np.maximum(direction[axis], 1e-9) for axis in (0, 1)
         ]
     wall = np.minimum(walls[0], walls[1])
     sky = (wall < floor) & (origin[2] + wall * direction[2] > scenes.wall_height[:, None])
@@ -220,9 +218,7 @@ def _shade(scenes: SceneParameters, origin: Xyz, direction: Xyz, hits: _Hits) ->
 
     palette = np.concatenate([scenes.room_colour, scenes.colour], axis=1)  # (B, 4 + K, 3)
     entry = np.where(hits.label < 0, hits.surface, hits.label + scenes.room_colour.shape[1])
-    red, green, blue = (
-        np.take_along_axis(palette[:, :, channel], entry, axis=1) * lit for channel in range(3)
-    )
+    red, green, blue = (np.take_along_axis(palette[:, :, channel], entry, axis=1) * lit for channel in range(3))
     return red, green, blue
 
 

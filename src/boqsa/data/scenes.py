@@ -29,7 +29,7 @@ from boqsa.errors import RecipeError
 _MOST_OBJECTS = 6
 _MOST_ATTEMPTS = 500
 _RAYS_AT_ONCE = 2**16
-_SPREAD = 1.9
+_SPREAD = 2.4
 """Radius of the disc on the floor in which objects stand."""
 _GAP = 0.08
 """Least distance between two objects' footprints."""
@@ -110,9 +110,7 @@ def render_scenes(
     chunk = max(1, _RAYS_AT_ONCE // (views * (size * settings.supersample) ** 2))
     for first in range(0, count, chunk):
         part = slice(first, min(first + chunk, count))
-        scenes = sample_scenes(
-            part.stop - first, seed=seed, settings=settings, start=start + first, views=views
-        )
+        scenes = sample_scenes(part.stop - first, seed=seed, settings=settings, start=start + first, views=views)
         image[part] = draw_images(scenes, image_size=size, supersample=settings.supersample)
         mask[part] = draw_masks(scenes, image_size=size)
         camera[part] = scenes.camera
@@ -168,9 +166,7 @@ def _all_visible(scenes: SceneParameters, settings: SceneSettings) -> NDArray[np
     return visible
 
 
-def _draft(
-    seed: int, index: int, attempt: int, settings: SceneSettings, views: int
-) -> SceneParameters | None:
+def _draft(seed: int, index: int, attempt: int, settings: SceneSettings, views: int) -> SceneParameters | None:
     """A scene without the leading axis, or None if an object found no room.
 
     Cameras are drawn last, one by one: the scene and its first view are the same for any number of views.
@@ -193,11 +189,11 @@ def _draft(
         position[slot] = (*place, half_size[slot, 2])
         angle = random.uniform(0, math.pi)
         heading[slot] = math.cos(angle), math.sin(angle)
-        colour[slot] = _colour(random, saturation=(0.5, 1.0), value=(0.6, 1.0))
+        colour[slot] = _colour(random, saturation=(0.5, 1.0), value=(0.4, 1.0))
 
-    wall = _colour(random, saturation=(0.1, 0.55), value=(0.45, 0.9))
-    floor = _colour(random, saturation=(0.1, 0.55), value=(0.45, 0.9))
-    sky = _colour(random, saturation=(0.1, 0.55), value=(0.45, 0.95))
+    wall = _colour(random, saturation=(0.0, 0.15), value=(0.5, 0.85))
+    floor = _colour(random, saturation=(0.0, 0.15), value=(0.4, 0.7))
+    sky = _colour(random, hue=(0.5, 0.65), saturation=(0.15, 0.6), value=(0.7, 1.0))
     # The corner of the room lies towards (1, 1), so its open side is at 225 degrees. The light comes from the
     # left or the right, so that shadows fall beside the objects, but never from behind a wall.
     azimuth = 225 + random.choice([-1, 1]) * random.uniform(20, 44)
@@ -209,8 +205,8 @@ def _draft(
         heading=heading,
         colour=colour,
         room_colour=np.array([floor, wall, wall, sky], dtype=np.float32),
-        wall_distance=random.uniform(2.5, 3.2, size=2).astype(np.float32),
-        wall_height=np.array(random.uniform(1.4, 2.2), dtype=np.float32),
+        wall_distance=random.uniform(3.2, 3.4, size=2).astype(np.float32),
+        wall_height=np.array(random.uniform(1.5, 1.7), dtype=np.float32),
         light=np.array(light, dtype=np.float32),
         camera=np.stack([_camera(random) for _ in range(views)]),
     )
@@ -219,12 +215,12 @@ def _draft(
 def _size(random: np.random.Generator, kind: int) -> tuple[tuple[float, float, float], float]:
     """Half-sizes of an object and the radius of the circle that it stands in."""
     if kind == SPHERE:
-        radius = random.uniform(0.6, 0.95)
+        radius = random.uniform(0.75, 1.0)
         return (radius, radius, radius), radius
     if kind == CYLINDER:
-        radius, height = random.uniform(0.45, 0.8), random.uniform(0.5, 0.95)
+        radius, height = random.uniform(0.6, 0.85), random.uniform(0.7, 1.0)
         return (radius, radius, height), radius
-    x, y, z = random.uniform((0.45, 0.45, 0.45), (0.75, 0.75, 0.95))
+    x, y, z = random.uniform((0.55, 0.55, 0.6), (0.8, 0.8, 1.0))
     return (x, y, z), math.hypot(x, y)
 
 
@@ -242,9 +238,13 @@ def _free_place(
 
 
 def _colour(
-    random: np.random.Generator, *, saturation: tuple[float, float], value: tuple[float, float]
+    random: np.random.Generator,
+    *,
+    saturation: tuple[float, float],
+    value: tuple[float, float],
+    hue: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[float, float, float]:
-    return colorsys.hsv_to_rgb(random.random(), random.uniform(*saturation), random.uniform(*value))
+    return colorsys.hsv_to_rgb(random.uniform(*hue), random.uniform(*saturation), random.uniform(*value))
 
 
 def _unit(azimuth: float, elevation: float) -> tuple[float, float, float]:
@@ -253,9 +253,9 @@ def _unit(azimuth: float, elevation: float) -> tuple[float, float, float]:
 
 
 def _camera(random: np.random.Generator) -> NDArray[np.float32]:
-    """A camera on the open side of the room, 20 to 38 degrees above the floor, that looks at the objects."""
-    azimuth, elevation = math.radians(225 + random.uniform(-30, 30)), math.radians(random.uniform(20, 38))
-    distance = random.uniform(6.0, 7.5)
+    """A camera on the open side of the room, 30 to 35 degrees above the floor, that looks at the objects."""
+    azimuth, elevation = math.radians(225 + random.uniform(-8, 8)), math.radians(random.uniform(30, 35))
+    distance = random.uniform(6.0, 6.4)
     target = np.array([0.0, 0.0, 0.8])
     backward = np.array(_unit(azimuth, elevation))
     right = np.array([-math.sin(azimuth), math.cos(azimuth), 0.0])

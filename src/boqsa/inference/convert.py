@@ -73,22 +73,16 @@ def read_published(path: str | Path) -> Published:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(
-            f"there is no file {path}; name a released checkpoint (.ckpt) or a .safetensors file."
-        )
+        raise InputError(f"there is no file {path}; name a released checkpoint (.ckpt) or a .safetensors file.")
     if path.suffix == ".safetensors":
         try:
             return Published(load_file(path), step=0)
         except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{path} is not a whole safetensors file ({error}); download it again."
-            ) from None
+            raise InputError(f"{path} is not a whole safetensors file ({error}); download it again.") from None
     content = _load_plain(path)
     weights = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise InputError(
-            f"{path} holds no weights: expected a Lightning checkpoint with a state_dict of tensors."
-        )
+        raise InputError(f"{path} holds no weights: expected a Lightning checkpoint with a state_dict of tensors.")
     step = content.get("global_step", 0)
     return Published(dict(weights), step=step if type(step) is int else 0)
 
@@ -121,9 +115,7 @@ def _load_plain(path: Path) -> Any:
         strangers = []
     try:
         with safe_globals([_stand_in(name) for name in strangers]), warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # torch's remarks on foreign pickles; the error below says what counts
+            warnings.simplefilter("ignore")  # torch's remarks on foreign pickles; the error below says what counts
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or hostile file can provoke in the reader
         _, _, detail = str(error).rpartition("WeightsUnpickler error:")

@@ -21,9 +21,7 @@ from boqsa.inference.picture import SUFFIXES, read_picture
 from boqsa.inference.segment import Segmentation, Segmenter
 from boqsa.reports import save_label_png, save_png
 
-_BATCH_PIXELS = (
-    2**25
-)  # a batch ends here, however few its pictures are, so that a folder of panoramas fits memory
+_BATCH_PIXELS = 2**25  # a batch ends here, however few its pictures are, so that a folder of panoramas fits memory
 
 
 class Segmented(NamedTuple):
@@ -109,9 +107,7 @@ def find_pictures(inputs: Sequence[str | Path], out: Path) -> dict[Path, Path]:
     pictures = {file: out / name for file, name in zip(places, names, strict=True)}
     overwritten = known & {path.resolve() for output in pictures.values() for path in output_paths(output)}
     if overwritten:
-        raise InputError(
-            f"the results would overwrite the picture {min(overwritten)}; choose another folder for them."
-        )
+        raise InputError(f"the results would overwrite the picture {min(overwritten)}; choose another folder for them.")
     return pictures
 
 

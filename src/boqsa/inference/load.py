@@ -58,9 +58,7 @@ def load(path_or_hub_id: str | Path, *, checkpoint: str = "last") -> MixtureMode
     if path.is_dir():
         return _load_saved(path)
     if path.exists():
-        raise InputError(
-            f"{path} is a file; pass the run folder it belongs to (the one that holds {RECIPE})."
-        )
+        raise InputError(f"{path} is a file; pass the run folder it belongs to (the one that holds {RECIPE}).")
     return _load_saved(_download(str(path_or_hub_id)))
 
 
@@ -68,9 +66,7 @@ def _load_saved(folder: Path) -> MixtureModel:
     """A folder of `save_pretrained`: config.json and model.safetensors."""
     missing = [name for name in (CONFIG, MODEL) if not (folder / name).is_file()]
     if missing:
-        raise RunError(
-            f"{folder} is neither a run nor a saved model: it has no {RECIPE} and no {', '.join(missing)}."
-        )
+        raise RunError(f"{folder} is neither a run nor a saved model: it has no {RECIPE} and no {', '.join(missing)}.")
     try:
         model = MixtureModel(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
         weights = load_file(folder / MODEL)
@@ -103,18 +99,12 @@ def _download(hub_id: str) -> Path:
         HfApi().model_info(hub_id, timeout=_PATIENCE)
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise InputError(f"{nowhere} ({_first_line(error)}); {expected}.") from None
-    except (
-        Exception
-    ):  # no network, a proxy, a server in trouble: each version of the hub's client has its own errors
+    except Exception:  # no network, a proxy, a server in trouble: each version of the hub's client has its own errors
         reachable = False
     try:
-        files = [
-            Path(hf_hub_download(hub_id, name, local_files_only=not reachable)) for name in (CONFIG, MODEL)
-        ]
+        files = [Path(hf_hub_download(hub_id, name, local_files_only=not reachable)) for name in (CONFIG, MODEL)]
     except Exception as error:
-        reason = (
-            _first_line(error) if reachable else "the hub is out of reach, and nothing was downloaded before"
-        )
+        reason = _first_line(error) if reachable else "the hub is out of reach, and nothing was downloaded before"
         raise InputError(f"{nowhere} ({reason}); {expected}.") from None
     return files[0].parent
 

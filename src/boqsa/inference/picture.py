@@ -33,14 +33,8 @@ def read_picture(picture: str | Path | Image.Image) -> UInt8[np.ndarray, "H W 3"
     name = "the picture" if isinstance(picture, Image.Image) else str(picture)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # odd metadata and Pillow's own size warning; the size is checked here
-            given = (
-                nullcontext(picture)
-                if isinstance(picture, Image.Image)
-                else Image.open(picture, formats=_FORMATS)
-            )
+            warnings.simplefilter("ignore")  # odd metadata and Pillow's own size warning; the size is checked here
+            given = nullcontext(picture) if isinstance(picture, Image.Image) else Image.open(picture, formats=_FORMATS)
             with given as opened:
                 _check_size(opened, name)
                 opened.load()
@@ -58,9 +52,7 @@ def read_picture(picture: str | Path | Image.Image) -> UInt8[np.ndarray, "H W 3"
 def _check_size(picture: Image.Image, name: str) -> None:
     width, height = picture.size
     if width * height > MAX_PIXELS:
-        raise InputError(
-            f"{name} has {width} x {height} pixels; make it smaller than {MAX_PIXELS // 10**6} million."
-        )
+        raise InputError(f"{name} has {width} x {height} pixels; make it smaller than {MAX_PIXELS // 10**6} million.")
     if not width * height:
         raise InputError(f"{name} has no pixels.")
 
@@ -68,9 +60,7 @@ def _check_size(picture: Image.Image, name: str) -> None:
 def _to_rgb(picture: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
     if picture.mode == "F":
         raise InputError(f"{name} has floating-point pixels without a fixed range; save it with 8 bits.")
-    if picture.mode.startswith(
-        "I"
-    ):  # 16 bits, in one of several byte orders; Pillow's own conversion clips them
+    if picture.mode.startswith("I"):  # 16 bits, in one of several byte orders; Pillow's own conversion clips them
         values = np.asarray(picture)
         if values.min() < 0 or values.max() > 65535:
             raise InputError(f"{name} has 32-bit pixels without a fixed range; save it with 8 bits.")

@@ -57,11 +57,7 @@ def checkpoint_folder(run: str | Path, name: str = "last") -> Path:
     """
     found = sorted(path.parent.name for path in (Path(run) / CHECKPOINTS).glob(f"[!.]*/{MANIFEST}"))
     if name not in found:
-        has = (
-            f"it has {', '.join(found)}"
-            if found
-            else "it has none yet; let it train up to its first checkpoint"
-        )
+        has = f"it has {', '.join(found)}" if found else "it has none yet; let it train up to its first checkpoint"
         raise RunError(f"{run} has no checkpoint {name!r}; {has}.")
     return Path(run) / CHECKPOINTS / name
 
@@ -76,9 +72,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         damaged = [name for name, expected in manifest["sha256"].items() if sha256(folder / name) != expected]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{folder} is not a whole checkpoint ({error}); use another one, or train again."
-        ) from None
+        raise RunError(f"{folder} is not a whole checkpoint ({error}); use another one, or train again.") from None
     if damaged:
         raise RunError(
             f"{folder} is damaged: the sha256 of {', '.join(damaged)} is not the one in {MANIFEST}; "

@@ -91,9 +91,7 @@ class Segmenter:
         """Segment RGB pictures (H, W, 3), each of its own size, in one pass of the model; at least one."""
         windows = [_window(picture.shape[:2], crop=self.crop) for picture in pictures]
         size = self.model.image_size
-        squeezed = [
-            _squeeze(picture[window], size) for picture, window in zip(pictures, windows, strict=True)
-        ]
+        squeezed = [_squeeze(picture[window], size) for picture, window in zip(pictures, windows, strict=True)]
         image = torch.from_numpy(np.stack(squeezed)).permute(0, 3, 1, 2)  # (B, 3, h, w)
         with torch.inference_mode():
             output = self.model(
@@ -116,22 +114,16 @@ class Segmenter:
         return Noise(queries=draw.expand(batch, *shape))
 
 
-def enlarged_labels(
-    masks: Float[Tensor, "K h w"], height: int, width: int
-) -> UInt8[np.ndarray, "height width"]:
+def enlarged_labels(masks: Float[Tensor, "K h w"], height: int, width: int) -> UInt8[np.ndarray, "height width"]:
     """The slot with the largest mask at each pixel of another size; ties go to the lower index.
 
     Masks are resampled bilinearly, one direction after the other and in strips of rows, so that memory does
     not grow with slots times pixels. Where the size shrinks, the filter's support grows with it.
     """
-    tall = interpolate(
-        masks[None], (height, masks.shape[2]), mode="bilinear", antialias=True
-    )  # (1, K, height, w)
+    tall = interpolate(masks[None], (height, masks.shape[2]), mode="bilinear", antialias=True)  # (1, K, height, w)
     rows = max(1, _STRIP // (len(masks) * width))
     strips = [
-        interpolate(strip, (strip.shape[2], width), mode="bilinear", antialias=True)[0]
-        .argmax(dim=0)
-        .to(torch.uint8)
+        interpolate(strip, (strip.shape[2], width), mode="bilinear", antialias=True)[0].argmax(dim=0).to(torch.uint8)
         for strip in torch.split(tall, rows, dim=2)
     ]
     return torch.cat(strips).numpy()

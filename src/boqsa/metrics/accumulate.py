@@ -46,9 +46,7 @@ class MeanOverImages(Metric):
         """Images that the last `compute()` left out, over all ranks: they had nothing to score."""
         return self._left_out
 
-    def add(
-        self, values: Float64[Tensor, "B *values_per_image"], is_scored: Bool[Tensor, " B"] | None = None
-    ) -> None:
+    def add(self, values: Float64[Tensor, "B *values_per_image"], is_scored: Bool[Tensor, " B"] | None = None) -> None:
         """Take in the values of a batch of images.
 
         Args:
@@ -56,9 +54,7 @@ class MeanOverImages(Metric):
             is_scored: Which images had something to score; by default those without NaN.
         """
         if is_scored is None:
-            is_scored = (
-                ~values.flatten(start_dim=1).isnan().any(dim=1) if values.ndim > 1 else ~values.isnan()
-            )
+            is_scored = ~values.flatten(start_dim=1).isnan().any(dim=1) if values.ndim > 1 else ~values.isnan()
         self.total += values[is_scored].sum(dim=0)
         self.images_scored += is_scored.sum()
         self.images_left_out += (~is_scored).sum()

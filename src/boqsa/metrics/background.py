@@ -13,9 +13,7 @@ from boqsa.metrics.contingency import contingency_table
 from boqsa.metrics.label_map import label_map
 
 
-def background_shares(
-    pred: Integer[Tensor, "B H W"], true: Integer[Tensor, "B H W"]
-) -> Float64[Tensor, "B P"]:
+def background_shares(pred: Integer[Tensor, "B H W"], true: Integer[Tensor, "B H W"]) -> Float64[Tensor, "B P"]:
     """Share of the true background that each predicted label owns, the largest first.
 
     Args:

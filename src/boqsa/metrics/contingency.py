@@ -18,9 +18,7 @@ _LARGEST_DIRECT_LABEL = 255
 _MOST_CELLS = 2**28
 
 
-def contingency_table(
-    pred: Integer[Tensor, "B H W"], true: Integer[Tensor, "B H W"]
-) -> Int64[Tensor, "B P T"]:
+def contingency_table(pred: Integer[Tensor, "B H W"], true: Integer[Tensor, "B H W"]) -> Int64[Tensor, "B P T"]:
     """Count the pixels that each predicted label shares with each true label, an image at a time.
 
     Args:
@@ -56,8 +54,7 @@ def contingency_table(
     pred_low, pred_high, true_low, true_high = extremes.tolist()
     if pred_low < 0:
         raise ValueError(
-            f"pred has the label {pred_low}; expected labels from 0 up. "
-            "Mark pixels to ignore in true, with -1."
+            f"pred has the label {pred_low}; expected labels from 0 up. Mark pixels to ignore in true, with -1."
         )
     if pred_high > _LARGEST_DIRECT_LABEL:
         pred = torch.unique(pred, return_inverse=True)[1]
@@ -95,8 +92,7 @@ def _checked_labels(labels: Tensor, name: str) -> Tensor:
         raise TypeError(f"{name} is a {type(labels).__name__}; expected a torch tensor of integer labels.")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(
-            f"{name} has dtype {labels.dtype}; expected integer labels. "
-            "Turn masks into labels with label_map."
+            f"{name} has dtype {labels.dtype}; expected integer labels. Turn masks into labels with label_map."
         )
     if labels.ndim != 3:
         raise ValueError(f"{name} has shape {tuple(labels.shape)}; expected (batch, height, width).")

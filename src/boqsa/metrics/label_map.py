@@ -35,7 +35,5 @@ def label_map(
     # The maximum carries any NaN of the slots: arg max alone would name the broken slot as the owner.
     largest, labels = masks.max(dim=1)  # (B, H, W)
     if largest.isnan().any():
-        raise ValueError(
-            "masks hold NaN, so no slot owns those pixels; check whether the model has diverged."
-        )
+        raise ValueError("masks hold NaN, so no slot owns those pixels; check whether the model has diverged.")
     return labels

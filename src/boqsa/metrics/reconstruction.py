@@ -35,16 +35,12 @@ def mse(reconstruction: Shaped[Tensor, "B C H W"], image: Shaped[Tensor, "B C H 
     return _squared_error(reconstruction, image).mean(dim=(1, 2, 3))
 
 
-def mse_per_image(
-    reconstruction: Shaped[Tensor, "B C H W"], image: Shaped[Tensor, "B C H W"]
-) -> Float64[Tensor, " B"]:
+def mse_per_image(reconstruction: Shaped[Tensor, "B C H W"], image: Shaped[Tensor, "B C H W"]) -> Float64[Tensor, " B"]:
     """Squared error, summed over channels and pixels, of images in [0, 1]; otherwise as `mse`."""
     return _squared_error(reconstruction, image).sum(dim=(1, 2, 3))
 
 
-def mse_published(
-    reconstruction: Shaped[Tensor, "B C H W"], image: Shaped[Tensor, "B C H W"]
-) -> Float64[Tensor, " B"]:
+def mse_published(reconstruction: Shaped[Tensor, "B C H W"], image: Shaped[Tensor, "B C H W"]) -> Float64[Tensor, " B"]:
     """Squared error as the authors' mixture test reported it.
 
     Mean over channels and pixels of images scaled to [-1, 1], times height x width. Arguments as `mse`, in
@@ -63,8 +59,7 @@ def _squared_error(reconstruction: Tensor, image: Tensor) -> Float64[Tensor, "B 
         )
     if reconstruction.device != image.device:
         raise ValueError(
-            f"reconstruction is on {reconstruction.device} and image is on {image.device}; "
-            "move both to one device."
+            f"reconstruction is on {reconstruction.device} and image is on {image.device}; move both to one device."
         )
     if image.is_floating_point() and ((image < 0) | (image > 1)).any():
         raise ValueError(

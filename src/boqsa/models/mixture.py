@@ -1,4 +1,4 @@
-"""BO-QSA with a mixture decoder: every slot paints the whole image, masks say where it shows (paper section A.1, spec 2).
+"""BO-QSA with a mixture decoder: every slot paints the whole image, masks say where it shows (paper A.1, spec 2).
 
 Images are scaled to [-1, 1] inside the model, and the loss is the published one there: mean squared error over
 everything. What comes out is back in [0, 1] units.
@@ -187,7 +187,7 @@ class MixtureModel(
         """To [-1, 1], in the dtype of the parameters."""
         if tuple(image.shape[1:]) != (3, self.image_size, self.image_size):
             raise ValueError(
-                f"image has shape {tuple(image.shape)}; this model takes (batch, 3, {self.image_size}, {self.image_size})."
+                f"image has shape {tuple(image.shape)}; expected (batch, 3, {self.image_size}, {self.image_size})."
             )
         dtype = self.slot_attention.to_keys.weight.dtype
         if image.dtype == torch.uint8:

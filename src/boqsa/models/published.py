@@ -62,9 +62,7 @@ def load_published(model: MixtureModel, state_dict: Mapping[str, Tensor]) -> Non
             left as it was.
     """
     given = {
-        name.removeprefix("model."): value
-        for name, value in state_dict.items()
-        if not name.endswith(_IGNORED_SUFFIXES)
+        name.removeprefix("model."): value for name, value in state_dict.items() if not name.endswith(_IGNORED_SUFFIXES)
     }
     names = published_names(model)
     own = model.state_dict()

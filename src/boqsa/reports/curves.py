@@ -103,9 +103,7 @@ def slot_use_bars(mask_area: Sequence[float]) -> bytes | None:
 
 def series(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Steps and values of the rows in which `key` is a finite number."""
-    pairs = [
-        (row["step"], row[key]) for row in rows if _is_finite(row.get(key)) and _is_finite(row.get("step"))
-    ]
+    pairs = [(row["step"], row[key]) for row in rows if _is_finite(row.get(key)) and _is_finite(row.get("step"))]
     steps, values = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
     return steps, values
 

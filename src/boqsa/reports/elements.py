@@ -87,9 +87,7 @@ def table(columns: Sequence[str], rows: Sequence[str]) -> str:
 
 def facts(pairs: Mapping[str, str]) -> str:
     """A table of two columns: what, and its value as plain text, set as code where it is backquoted."""
-    rows = "".join(
-        f"<tr>{row_header(title)}<td>{with_code(value)}</td></tr>" for title, value in pairs.items()
-    )
+    rows = "".join(f"<tr>{row_header(title)}<td>{with_code(value)}</td></tr>" for title, value in pairs.items())
     return f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>'
 
 

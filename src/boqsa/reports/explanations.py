@@ -57,9 +57,7 @@ SCORES = {
 
 ERRORS = {
     "mse": Explanation("MSE", "Mean over channels and pixels, images in 0 to 1.", "0 is perfect"),
-    "mse_per_image": Explanation(
-        "MSE, sum", "Sum over channels and pixels, images in 0 to 1.", "0 is perfect"
-    ),
+    "mse_per_image": Explanation("MSE, sum", "Sum over channels and pixels, images in 0 to 1.", "0 is perfect"),
     "mse_published": Explanation(
         "MSE, published form",
         "Mean of images in -1 to 1, times height and width, as the authors printed it.",

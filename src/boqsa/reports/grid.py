@@ -69,9 +69,7 @@ def segmentation_grid(
         raise ValueError(f"rows and scale must be at least 1, got {rows} and {scale}.")
     scale = scale or max(1, round(_TILE / max(image.shape[-2:])))
     pixels = _enlarge(_pixels(image[:rows]), scale)
-    shares = _enlarge(
-        masks[:rows, :, 0].detach().float().cpu().numpy().transpose(0, 2, 3, 1), scale
-    )  # (B, H, W, K)
+    shares = _enlarge(masks[:rows, :, 0].detach().float().cpu().numpy().transpose(0, 2, 3, 1), scale)  # (B, H, W, K)
     found = shares.argmax(axis=-1)
     columns = [_Column("image", pixels)]
     if true is not None:
@@ -86,9 +84,7 @@ def segmentation_grid(
         own = pixels
         if slot_reconstructions is not None:
             own = _enlarge(_pixels(slot_reconstructions[:rows, slot]), scale)
-        columns.append(
-            _Column(f"slot {slot + 1}", _on_checks(own, shares[..., slot]), tuple(colour.tolist()))
-        )
+        columns.append(_Column(f"slot {slot + 1}", _on_checks(own, shares[..., slot]), tuple(colour.tolist())))
     return _draw(columns)
 
 
@@ -118,8 +114,7 @@ def _check_shapes(
 ) -> None:
     if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape or masks.ndim != 5:
         raise ValueError(
-            f"need images (B, 3, H, W) and masks (B, K, 1, H, W), got {tuple(image.shape)} and "
-            f"{tuple(masks.shape)}."
+            f"need images (B, 3, H, W) and masks (B, K, 1, H, W), got {tuple(image.shape)} and {tuple(masks.shape)}."
         )
     batch, _, height, width = image.shape
     slots = masks.shape[1]
@@ -131,9 +126,7 @@ def _check_shapes(
     }
     for name, (tensor, shape) in expected.items():
         if tensor is not None and tuple(tensor.shape) != shape:
-            raise ValueError(
-                f"{name} must have shape {shape} beside these images, got {tuple(tensor.shape)}."
-            )
+            raise ValueError(f"{name} must have shape {shape} beside these images, got {tuple(tensor.shape)}.")
 
 
 def _pixels(image: Shaped[Tensor, "B 3 H W"]) -> NDArray[np.uint8]:

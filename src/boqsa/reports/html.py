@@ -102,9 +102,7 @@ def write_report(
     Raises:
         InputError: if the folder of `path` does not exist or cannot be written to.
     """
-    text = report_html(
-        recipe_json=recipe_json, metrics=metrics, log=log, pictures=pictures, next_steps=next_steps
-    )
+    text = report_html(recipe_json=recipe_json, metrics=metrics, log=log, pictures=pictures, next_steps=next_steps)
     write_text(path, text)
 
 
@@ -131,9 +129,7 @@ def _cards(metrics: Mapping[str, Any]) -> str:
 def _card(key: str, value: Any, metrics: Mapping[str, Any]) -> str:
     bar = ""
     if isinstance(value, int | float) and is_measured(value):
-        bar = (
-            f'<dd class="bar"><span style="width: {100 * min(max(float(value), 0.0), 1.0):.1f}%"></span></dd>'
-        )
+        bar = f'<dd class="bar"><span style="width: {100 * min(max(float(value), 0.0), 1.0):.1f}%"></span></dd>'
     beside = "".join(
         f'<dd class="beside">{escape(_baseline_title(name))}: {escape(number(values[key]))}</dd>'
         for name, values in _baselines(metrics).items()
@@ -184,9 +180,7 @@ def _left_out(columns: Mapping[str, Mapping[str, Any]]) -> str:
     """How many images had nothing to score; labels alone decide that, so the first masks speak for all."""
     counts = next((block(values, "left_out") for values in columns.values() if block(values, "left_out")), {})
     listed = [
-        f"{SCORES[key].title if key in SCORES else key}: {number(count)}"
-        for key, count in counts.items()
-        if count
+        f"{SCORES[key].title if key in SCORES else key}: {number(count)}" for key, count in counts.items() if count
     ]
     if not listed:
         return ""
@@ -214,9 +208,7 @@ def _pictures(pictures: Mapping[str, Image.Image], name: str) -> list[str]:
     sections = []
     for key, picture in pictures.items():
         title, caption = PICTURES.get(key, (key, ""))
-        content = (
-            f'<div class="scroll">{image(png_bytes(picture), f"{title}: scenes and masks of {name}")}</div>'
-        )
+        content = f'<div class="scroll">{image(png_bytes(picture), f"{title}: scenes and masks of {name}")}</div>'
         sections.append(section(title, figure(content, caption, "wide")))
     return sections
 
@@ -227,9 +219,7 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> str:
         steps, losses = series([row for row in log if row.get("event") == "step"], "loss")
         first, last = number(losses[0].item()), number(losses[-1].item())
         words = f"Training loss from {first} to {last} in {int(steps[-1]):,} steps."
-        meaning = (
-            "What training minimises. It says how well pictures are painted, not whether objects are found."
-        )
+        meaning = "What training minimises. It says how well pictures are painted, not whether objects are found."
         figures.append(figure(image(loss, words), f"{words} {meaning}"))
     if scores := score_curve(log):
         words = "Scores on the validation images during training."
@@ -247,21 +237,13 @@ def _diagnosis(metrics: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> 
     if (word := measured.get("verdict")) is not None:
         tone, sentence = VERDICTS.get(word, ("fair", str(word)))
         parts.append(f'<p class="verdict {tone}">{escape(sentence)}</p>')
-    parts += [
-        f'<p class="warning">{with_code(str(warning))}</p>' for warning in measured.get("warnings") or ()
-    ]
-    parts.append(
-        "<p>The loss cannot tell. These numbers watch for the usual failures; all but one need no labels.</p>"
-    )
+    parts += [f'<p class="warning">{with_code(str(warning))}</p>' for warning in measured.get("warnings") or ()]
+    parts.append("<p>The loss cannot tell. These numbers watch for the usual failures; all but one need no labels.</p>")
     parts.append(_comparison("Sign", {"Value": measured}, DIAGNOSTICS))
     area = measured.get("mask_area")
     if isinstance(area, Sequence) and not isinstance(area, str) and (bars := slot_use_bars(area)):
-        words = "Mean share of the picture that each slot owns: " + ", ".join(
-            f"{share:.0%}" for share in area
-        )
-        parts.append(
-            figure(image(bars, words), f"{words}. The largest usually holds the background.", "curves alone")
-        )
+        words = "Mean share of the picture that each slot owns: " + ", ".join(f"{share:.0%}" for share in area)
+        parts.append(figure(image(bars, words), f"{words}. The largest usually holds the background.", "curves alone"))
     return "".join(parts)
 
 

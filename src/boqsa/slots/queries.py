@@ -139,7 +139,9 @@ def _choose(
     available = weight.shape[0]
     if which is not None:
         if not which or min(which) < 0 or max(which) >= available:
-            raise ValueError(f"which is {list(which)}; choose among the {available} trained slots, 0 to {available - 1}.")
+            raise ValueError(
+                f"which is {list(which)}; choose among the {available} trained slots, 0 to {available - 1}."
+            )
         return weight[list(which)]
     if num_slots not in (None, available):
         raise ValueError(

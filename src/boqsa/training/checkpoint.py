@@ -36,9 +36,7 @@ def save_checkpoint(
         torch.save(trainer, partial / TRAINER)
         return [TRAINER]
 
-    write_checkpoint(
-        folder, model, config=config, step=step, recipe_hash=recipe_hash, write_more=write_trainer
-    )
+    write_checkpoint(folder, model, config=config, step=step, recipe_hash=recipe_hash, write_more=write_trainer)
 
 
 def load_trainer(folder: Path) -> dict[str, Any]:
@@ -53,7 +51,5 @@ def load_trainer(folder: Path) -> dict[str, Any]:
     state: dict[str, Any] = torch.load(folder / TRAINER, map_location="cpu", weights_only=True)
     # The manifest's own bytes have no sha256: what it says is compared with what the other files know.
     if state["step"] != manifest.get("step") or "recipe" not in manifest or MODEL not in manifest["sha256"]:
-        raise RunError(
-            f"{folder} is damaged: {MANIFEST} and {TRAINER} disagree; train again with another --out."
-        )
+        raise RunError(f"{folder} is damaged: {MANIFEST} and {TRAINER} disagree; train again with another --out.")
     return state

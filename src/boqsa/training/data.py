@@ -12,9 +12,7 @@ _ANY_SOURCE = ("arrays", "folder")
 """Readers of people's own files: what they made may stand in for any data set."""
 
 
-def open_split(
-    data: DataRecipe, split: str, *, progress: Callable[[int, int], None] | None = None
-) -> PackedDataset:
+def open_split(data: DataRecipe, split: str, *, progress: Callable[[int, int], None] | None = None) -> PackedDataset:
     """The images of a split; built-in scenes are rendered if they are not in the cache.
 
     Args:
@@ -28,9 +26,7 @@ def open_split(
     """
     if data.name == "scenes":
         if data.root is not None:
-            raise RecipeError(
-                "data.root is given, but the data set 'scenes' is rendered by the package; leave it out."
-            )
+            raise RecipeError("data.root is given, but the data set 'scenes' is rendered by the package; leave it out.")
         settings = SceneSettings(image_size=data.image_size)
         return PackedDataset(
             builtin_scenes(settings, count=data.scene_count, seed=data.scene_seed, progress=progress), split

@@ -14,11 +14,11 @@ from boqsa.atomic import atomic_file
 from boqsa.data import PackedDataset
 from boqsa.errors import RecipeError, RunError
 from boqsa.inference.load import build_model
-from boqsa.inference.run import read_recipe
+from boqsa.inference.run import RECIPE, read_recipe
 from boqsa.models import Noise
 from boqsa.recipes import Recipe, get_recipe
 from boqsa.training.data import open_split, open_validation
-from boqsa.training.loop import state_of, train
+from boqsa.training.loop import check, train
 from boqsa.training.results import evaluate_run, next_steps
 
 RUN = "run"
@@ -55,15 +55,18 @@ def run_demo(
         raise RecipeError(f"--minutes is {minutes}; it must be above 0.")
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file; choose another --out.")
-    if out.is_dir() and any(out.iterdir()) and not (out / RUN / "recipe.json").is_file():
+    if out.is_dir() and any(out.iterdir()) and not (out / RUN / RECIPE).is_file():
         raise RunError(f"{out} is not empty and holds no demo; choose another --out.")
-    began = time.monotonic()
     recipe = replace(get_recipe("demo"), seed=seed)
+    if minutes is not None and (out / RUN / RECIPE).is_file():
+        recipe = replace(read_recipe(out / RUN), seed=seed)  # timing again would give another step count
+    check(recipe, out / RUN)  # before scenes are rendered: what is refused makes no file
+    began = time.monotonic()
     with rendering() as progress:
         train_data = open_split(recipe.data, recipe.data.train_split, progress=progress)
-    if minutes is not None:
-        recipe = _recipe_of_unfinished(out) or scaled_to(recipe, steps_in(minutes, recipe, train_data))
     rendered = time.monotonic()
+    if minutes is not None and not (out / RUN / RECIPE).is_file():
+        recipe = scaled_to(recipe, steps_in(minutes, recipe, train_data))
     out.mkdir(parents=True, exist_ok=True)
     if not train(recipe, out / RUN, train_data=train_data, validation_data=open_validation(recipe.data)):
         return None
@@ -120,9 +123,3 @@ def steps_in(minutes: float, recipe: Recipe, data: PackedDataset) -> int:
         output.loss.backward()
         optimizer.step()
     return max(1, round(minutes * 60 / ((time.monotonic() - began) / _TIMED)))
-
-
-def _recipe_of_unfinished(out: Path) -> Recipe | None:
-    """An unfinished demo keeps its step count: timing again would give another recipe."""
-    state = state_of(out / RUN)
-    return read_recipe(out / RUN) if state is not None and state[0] < state[1] else None

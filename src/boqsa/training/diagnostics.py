@@ -42,9 +42,7 @@ class Diagnostics:
         self._background: list[float] = []
         self._images = 0
 
-    def update(
-        self, output: Output, image: Float[Tensor, "B 3 H W"], true: Int[Tensor, "B H W"] | None
-    ) -> None:
+    def update(self, output: Output, image: Float[Tensor, "B 3 H W"], true: Int[Tensor, "B H W"] | None) -> None:
         """Take in a batch: the model's output, the image in [0, 1], and true labels if there are any."""
         batch, count = output.masks.shape[:2]
         labels = output.segmentation().flatten(1)  # (B, P)

@@ -1,11 +1,11 @@
 """The log of a run: one JSON object a line in `log.jsonl`, written at once, so that a killed run keeps it."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from boqsa.atomic import write_text
+from boqsa.plain import without_nan
 
 FILE = "log.jsonl"
 
@@ -18,7 +18,7 @@ class Log:
 
     def append(self, event: str, step: int, **values: Any) -> None:
         """Add one row; it outlives the process when this returns. NaN, which JSON lacks, becomes null."""
-        row = json.dumps(_without_nan({"event": event, "step": step, **values}), allow_nan=False)
+        row = json.dumps(without_nan({"event": event, "step": step, **values}), allow_nan=False)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(row + "\n")
 
@@ -40,11 +40,3 @@ def read_log(run: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return rows
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nan(entry) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -24,8 +24,7 @@ def accelerator(settings: TrainRecipe) -> str:
     if settings.device != "auto" and not available[settings.device]:
         has = ", ".join(name for name, there in available.items() if there)
         raise RecipeError(
-            f"train.device is {settings.device!r}, but this machine and torch have {has}; "
-            "pass --train.device cpu."
+            f"train.device is {settings.device!r}, but this machine and torch have {has}; pass --train.device cpu."
         )
     return settings.device
 
@@ -46,7 +45,5 @@ def changed_since_start(run: Path, facts: dict[str, Any]) -> list[str]:
     """What decides the last bits and is not as it was when the run started, as `threads 1 -> 2`."""
     started = next((row for row in read_log(run) if row["event"] == "started"), facts)
     return [
-        f"{name} {started.get(name)} -> {facts[name]}"
-        for name in _DECIDES_BITS
-        if started.get(name) != facts[name]
+        f"{name} {started.get(name)} -> {facts[name]}" for name in _DECIDES_BITS if started.get(name) != facts[name]
     ]

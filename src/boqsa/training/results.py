@@ -5,7 +5,6 @@ labels of the validation split. The headline is `last`, with the decoder's masks
 """
 
 import json
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import Any
 
 import torch
 
-import boqsa
 from boqsa.atomic import write_text
 from boqsa.data import PackedDataset
 from boqsa.errors import RunError
 from boqsa.inference.load import load
 from boqsa.inference.run import CHECKPOINTS, MANIFEST, read_manifest, read_recipe
 from boqsa.metrics import adjusted_rand_index, segmentation_covering
+from boqsa.plain import without_nan
 from boqsa.recipes import DataRecipe, Recipe
 from boqsa.reports import save_png, segmentation_grid, write_report
 from boqsa.training.baseline import POSITION_WEIGHTS, k_means_segmentation
@@ -27,6 +26,7 @@ from boqsa.training.data import open_split
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate
 from boqsa.training.log import read_log
+from boqsa.training.machine import machine_facts
 
 HEADLINE = ("ari", "ari_fg", "msc_fg", "iou", "dice")
 PICTURES = 12
@@ -95,7 +95,7 @@ def evaluate_run(
         "scores": scores,
         "baselines": _baselines(dataset, recipe) if dataset.has_masks else {},
         "training": _training_facts(run),
-        "machine": _machine(device),
+        "machine": machine_facts(torch.device(device)),
         "evaluation_seconds": round(time.monotonic() - began, 1),
         "command": command,
     }
@@ -114,7 +114,7 @@ def _suffix(recipe: Recipe, data: DataRecipe, split: str, iterations: int | None
 
 
 def _write(run: Path, metrics: dict[str, Any], dataset: PackedDataset, *, suffix: str) -> None:
-    write_text(run / f"metrics{suffix}.json", json.dumps(_plain(metrics), indent=2))
+    write_text(run / f"metrics{suffix}.json", json.dumps(without_nan(metrics), indent=2))
     sample = dataset.batch(range(min(PICTURES, len(dataset))))
     with torch.inference_mode():
         output = load(run)(sample["image"])
@@ -183,23 +183,3 @@ def _training_facts(run: Path) -> dict[str, Any]:
         "images_per_second": rates[len(rates) // 2] if rates else None,
         "started_on": next((row for row in rows if row["event"] == "started"), None),
     }
-
-
-def _machine(device: str) -> dict[str, Any]:
-    return {
-        "boqsa": boqsa.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": device,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _plain(values: Any) -> Any:
-    """JSON has no NaN: a score without anything to score becomes null."""
-    if isinstance(values, dict):
-        return {name: _plain(value) for name, value in values.items()}
-    if isinstance(values, list):
-        return [_plain(value) for value in values]
-    return None if isinstance(values, float) and values != values else values  # noqa: PLR0124  NaN

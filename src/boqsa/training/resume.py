@@ -58,8 +58,7 @@ def saved_training(recipe: Recipe, run: Path) -> dict[str, Any] | None:
         )
     if trainer["step"] >= recipe.train.steps:
         raise RunError(
-            f"{run} is finished ({trainer['step']} steps); `boqsa evaluate {run}` scores it, "
-            "another --out starts anew."
+            f"{run} is finished ({trainer['step']} steps); `boqsa evaluate {run}` scores it, another --out starts anew."
         )
     return trainer
 
@@ -81,7 +80,5 @@ def _require_writable(run: Path) -> None:
 def _step(folder: Path) -> int:
     step = read_manifest(folder).get("step")
     if type(step) is not int:
-        raise RunError(
-            f"{folder} is damaged: its manifest names no step; use another checkpoint, or train again."
-        )
+        raise RunError(f"{folder} is damaged: its manifest names no step; use another checkpoint, or train again.")
     return step

@@ -10,9 +10,7 @@ from boqsa.data.readers import folder
 from boqsa.errors import InputError
 
 
-def picture(
-    path: Path, size: tuple[int, int] = (40, 30), mode: str = "RGB", seed: int = 0, **save: object
-) -> Path:
+def picture(path: Path, size: tuple[int, int] = (40, 30), mode: str = "RGB", seed: int = 0, **save: object) -> Path:
     """Save noise of (width, height)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     bands = len(Image.new(mode, (1, 1)).getbands())

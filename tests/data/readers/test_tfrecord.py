@@ -93,9 +93,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
             list(read_records(path))
 
 
-def test_a_record_that_is_no_example_is_named(
-    tmp_path: Path, tfrecord_bytes: Callable[[list[bytes]], bytes]
-) -> None:
+def test_a_record_that_is_no_example_is_named(tmp_path: Path, tfrecord_bytes: Callable[[list[bytes]], bytes]) -> None:
     (tmp_path / "a").write_bytes(tfrecord_bytes([IMAGE_07_FF, b"\x0a\xff"]))
     with pytest.raises(InputError, match=r"record 1 is not a tf\.train\.Example"):
         list(read_examples(tmp_path / "a"))
@@ -111,9 +109,7 @@ def test_any_bytes_are_parsed_or_refused(payload: bytes) -> None:
 def _example_class(packed: bool) -> Any:
     """tf.train.Example as protobuf knows it; the map is spelled as its entries, the same on the wire."""
     field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name=f"example_{packed}.proto", package=f"p{packed}", syntax="proto3"
-    )
+    file = descriptor_pb2.FileDescriptorProto(name=f"example_{packed}.proto", package=f"p{packed}", syntax="proto3")
 
     def message(name: str, *fields: tuple[str, int, int, bool, str]) -> None:
         entry = file.message_type.add(name=name)
@@ -134,9 +130,7 @@ def _example_class(packed: bool) -> Any:
         ("float_list", 2, field.TYPE_MESSAGE, False, "FloatList"),
         ("int64_list", 3, field.TYPE_MESSAGE, False, "Int64List"),
     )
-    message(
-        "Entry", ("key", 1, field.TYPE_STRING, False, ""), ("value", 2, field.TYPE_MESSAGE, False, "Feature")
-    )
+    message("Entry", ("key", 1, field.TYPE_STRING, False, ""), ("value", 2, field.TYPE_MESSAGE, False, "Feature"))
     message("Features", ("feature", 1, field.TYPE_MESSAGE, True, "Entry"))
     message(
         "Example",

@@ -112,15 +112,11 @@ def _channels_last(images: NDArray[Any], where: str) -> UInt8[np.ndarray, "n h w
     return images if images.shape[3] == 3 else images.transpose(0, 2, 3, 1)
 
 
-def _labels(
-    masks: NDArray[Any], shape: tuple[int, ...], where: str, notices: list[str]
-) -> UInt8[np.ndarray, "n h w"]:
+def _labels(masks: NDArray[Any], shape: tuple[int, ...], where: str, notices: list[str]) -> UInt8[np.ndarray, "n h w"]:
     if masks.dtype.kind not in "iub":
         raise InputError(f"{where} is {masks.dtype}; integer labels expected.")
     if masks.shape != shape:
-        raise InputError(
-            f"{where} has shape {masks.shape}; {shape} expected, one label for each pixel of 'image'."
-        )
+        raise InputError(f"{where} has shape {masks.shape}; {shape} expected, one label for each pixel of 'image'.")
     if masks.dtype == np.bool_:
         return masks.astype(np.uint8)
     lowest, highest = int(masks.min()), int(masks.max())
@@ -138,9 +134,7 @@ def _splits(names: NDArray[Any] | None, total: int, limit: int | None, path: Pat
         return [split_by_order(index, total) for index in range(total)]
     splits = [str(name) for name in names[:limit]] if names.ndim == 1 and names.dtype.kind == "U" else []
     if len(splits) != total or (limit is None and len(names) != total):
-        raise InputError(
-            f"{path}: 'split' is {names.dtype} {names.shape}; one string for each image expected."
-        )
+        raise InputError(f"{path}: 'split' is {names.dtype} {names.shape}; one string for each image expected.")
     if wrong := sorted({name for name in splits if not valid_split_name(name)}):
         raise InputError(f"{path}: 'split' has {wrong[0]!r}; letters, digits and underscores expected.")
     return splits

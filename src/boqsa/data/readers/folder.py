@@ -153,9 +153,7 @@ class _Reading:
             name=entry.name,
         )
 
-    def _read_mask(
-        self, entry: _Entry, shape: tuple[int, ...], turned: bool
-    ) -> UInt8[np.ndarray, "h w"] | None:
+    def _read_mask(self, entry: _Entry, shape: tuple[int, ...], turned: bool) -> UInt8[np.ndarray, "h w"] | None:
         if not entry.needs_mask:
             return None
         if entry.mask is None:
@@ -175,9 +173,7 @@ class _Reading:
 def _find_trees(root: Path, masks: Path | None) -> list[_Tree]:
     """The folders of images and masks: one for each split folder, or one in all."""
     if masks is not None and not masks.is_dir():
-        raise InputError(
-            f"the mask folder {masks} {'is not a folder' if masks.exists() else 'does not exist'}."
-        )
+        raise InputError(f"the mask folder {masks} {'is not a folder' if masks.exists() else 'does not exist'}.")
     images = _first_folder(root, _IMAGE_FOLDERS) or root
     if masks is None:
         beside = root.parent if images == root and root.name in _IMAGE_FOLDERS else root
@@ -242,9 +238,7 @@ def _list_images(folder: Path, excluded: list[Path | None]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for where, folders, files in os.walk(folder, onerror=_refuse):
         here = Path(where)
-        folders[:] = [
-            name for name in folders if not name.startswith(".") and (here / name).resolve() not in left_out
-        ]
+        folders[:] = [name for name in folders if not name.startswith(".") and (here / name).resolve() not in left_out]
         for name in files:
             if not name.startswith(".") and name.lower().endswith(SUFFIXES):
                 found[(here / name).relative_to(folder).as_posix()] = here / name

@@ -98,9 +98,7 @@ def _find(source: Path) -> dict[str, Path]:
     return {named.get(source.name, "train"): source}
 
 
-def _samples(
-    files: list[_RecordFile], size: tuple[int, int], published: bool, notices: list[str]
-) -> Iterator[Sample]:
+def _samples(files: list[_RecordFile], size: tuple[int, int], published: bool, notices: list[str]) -> Iterator[Sample]:
     overlapping: list[str] = []
     uncovered: list[str] = []
     for file in files:

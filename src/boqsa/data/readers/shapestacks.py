@@ -108,9 +108,7 @@ def _read_splits(root: Path, split: str) -> dict[str, list[str]]:
     return scenarios
 
 
-def _find_views(
-    root: Path, scenarios: dict[str, list[str]], limit: int | None
-) -> tuple[list[_View], list[str]]:
+def _find_views(root: Path, scenarios: dict[str, list[str]], limit: int | None) -> tuple[list[_View], list[str]]:
     views: list[_View] = []
     absent: list[str] = []
     for split, names in scenarios.items():
@@ -142,9 +140,7 @@ def _find_map(root: Path, image: Path) -> Path | None:
     return None
 
 
-def _samples(
-    views: list[_View], size: tuple[int, int], grid: MaskResample, notices: list[str]
-) -> Iterator[Sample]:
+def _samples(views: list[_View], size: tuple[int, int], grid: MaskResample, notices: list[str]) -> Iterator[Sample]:
     too_high: list[str] = []
     for view in views:
         name = f"{view.image.parent.name}/{view.image.name}"
@@ -161,9 +157,7 @@ def _samples(
             mask = resize_mask(centre_crop(labels, CROP), size, grid)
         yield Sample(resize_image(centre_crop(image, CROP), size), mask, view.split, name)
     if too_high:
-        notices.append(
-            f"{len(too_high)} masks have more labels than the stack has shapes: {some_of(too_high)}"
-        )
+        notices.append(f"{len(too_high)} masks have more labels than the stack has shapes: {some_of(too_high)}")
 
 
 def decode_map(path: Path) -> UInt8[np.ndarray, "224 224"]:

@@ -64,9 +64,7 @@ def read_records(path: str | Path) -> Iterator[bytes]:
                 yield payload
                 whole += 1
     except EOFError:
-        raise InputError(
-            f"{path} is truncated after {whole} whole records; copy or download it again."
-        ) from None
+        raise InputError(f"{path} is truncated after {whole} whole records; copy or download it again.") from None
     except (zlib.error, gzip.BadGzipFile) as error:
         raise InputError(
             f"{path} is damaged after {whole} whole records (gzip: {error}); copy or download it again."
@@ -124,9 +122,7 @@ def _join_bytes(content: bytes) -> bytes:
 
 def _floats(content: bytes) -> NDArray[np.float32]:
     pieces = [
-        bytes(value)
-        for number, value in _fields(memoryview(content))
-        if number == 1 and isinstance(value, memoryview)
+        bytes(value) for number, value in _fields(memoryview(content)) if number == 1 and isinstance(value, memoryview)
     ]
     joined = b"".join(pieces)
     if len(joined) % 4:
