@@ -306,7 +306,7 @@ def test_bad_settings_are_refused_by_name(field, values):
 
 
 def test_settings_that_leave_no_room_are_refused():
-    crowded = SceneSettings(image_size=32, min_objects=6, max_objects=6, min_visible=0.03)
+    crowded = SceneSettings(image_size=32, min_objects=6, max_objects=6, min_visible=0.1)
     with pytest.raises(RecipeError, match=r"^scene \d+ found no draft .* lower min_visible"):
         sample_scenes(10, seed=0, settings=crowded)
 

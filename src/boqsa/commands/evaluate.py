@@ -31,12 +31,13 @@ class Evaluate:
 
 def main(arguments: list[str]) -> int:
     """Entry of the command."""
+    chosen = parse(Evaluate, arguments, command="evaluate")
+
     from dataclasses import replace
 
     from boqsa.inference.run import read_recipe
     from boqsa.training.results import evaluate_run
 
-    chosen = parse(Evaluate, arguments, command="evaluate")
     data = read_recipe(chosen.run).data
     if chosen.dataset is not None:
         data = replace(data, name=chosen.dataset, root=None)
@@ -54,21 +55,36 @@ def main(arguments: list[str]) -> int:
         print_json(metrics)
     else:
         show_scores(metrics)
+        print(f"pictures and explanations: {chosen.run}/report.html")
     return 0
 
 
+_COLUMNS = {
+    "ari_fg": "ARI-FG",
+    "msc_fg": "MSC-FG",
+    "ari": "ARI",
+    "background_in_two_slots": "background in 2",
+    "iou": "IoU",
+    "dice": "Dice",
+}
+"""The metrics that fit on a terminal; `metrics.json` and the report have all."""
+
+
 def show_scores(metrics: dict[str, Any]) -> None:
-    """A table: one row for each checkpoint and mask source, a column for each metric."""
-    names = [name for name in metrics["scores"]["last"].get("decoder_masks", {}) if name != "left_out"]
+    """A table: one row for each checkpoint and mask source, a column for each main metric."""
+    measured = metrics["scores"]["last"].get("decoder_masks", {})
+    names = [name for name in _COLUMNS if name in measured]
     rows: list[list[Any]] = []
     for checkpoint, scores in metrics["scores"].items():
         for source in ("decoder_masks", "attention_masks"):
             if source in scores:
-                rows.append([f"{checkpoint}, {source.replace('_', ' ')}", *(scores[source][name] for name in names)])
+                label = f"{checkpoint}, {source.removesuffix('_masks')}"
+                rows.append([label, *(scores[source][name] for name in names)])
     for name, scores in metrics["baselines"].items():
         rows.append([name.replace("_", "-"), *(scores.get(column, "") for column in names)])
     where = metrics["dataset"]
     if names:
-        print_table(f"{where['name']}, {where['split']}: {where['images']} images", ("", *names), rows)
+        title = f"{where['name']}, {where['split']}: {where['images']} images"
+        print_table(title, ("checkpoint, masks", *(_COLUMNS[name] for name in names)), rows)
     errors = metrics["scores"]["last"]["reconstruction"]
     print("reconstruction (last): " + ", ".join(f"{name} {value:.5g}" for name, value in errors.items()))

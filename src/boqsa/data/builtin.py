@@ -16,7 +16,7 @@ from boqsa.atomic import recover_folder
 from boqsa.data.packed import write_packed
 from boqsa.data.scenes import SceneSettings, render_scenes
 
-RENDERER = 2
+RENDERER = 1
 """Raise it when the renderer's pixels change: caches of older ones must not be taken for new."""
 
 TEST_SCENES = 1_000

@@ -58,7 +58,7 @@ class SceneSettings:
             "image_size": (8 <= self.image_size <= 1024, "8 to 1024"),
             "min_objects": (1 <= self.min_objects <= self.max_objects, "1 to max_objects"),
             "max_objects": (self.max_objects <= _MOST_OBJECTS, f"min_objects to {_MOST_OBJECTS}"),
-            "min_visible": (0 < self.min_visible <= 0.03, "above 0, up to 0.03"),
+            "min_visible": (0 < self.min_visible <= 0.1, "above 0, up to 0.1"),
             "supersample": (1 <= self.supersample <= 8, "1 to 8"),
         }
         for field, (good, interval) in legal.items():
@@ -189,11 +189,11 @@ def _draft(seed: int, index: int, attempt: int, settings: SceneSettings, views: 
         position[slot] = (*place, half_size[slot, 2])
         angle = random.uniform(0, math.pi)
         heading[slot] = math.cos(angle), math.sin(angle)
-        colour[slot] = _colour(random, saturation=(0.5, 1.0), value=(0.4, 1.0))
+        colour[slot] = _colour(random, saturation=(0.6, 1.0), value=(0.45, 1.0))
 
-    wall = _colour(random, saturation=(0.0, 0.15), value=(0.5, 0.85))
-    floor = _colour(random, saturation=(0.0, 0.15), value=(0.4, 0.7))
-    sky = _colour(random, hue=(0.5, 0.65), saturation=(0.15, 0.6), value=(0.7, 1.0))
+    wall = _colour(random, saturation=(0.0, 0.1), value=(0.6, 0.75))
+    floor = _colour(random, saturation=(0.0, 0.1), value=(0.5, 0.6))
+    sky = _colour(random, hue=(0.55, 0.6), saturation=(0.3, 0.4), value=(0.9, 1.0))
     # The corner of the room lies towards (1, 1), so its open side is at 225 degrees. The light comes from the
     # left or the right, so that shadows fall beside the objects, but never from behind a wall.
     azimuth = 225 + random.choice([-1, 1]) * random.uniform(20, 44)

@@ -1,0 +1,148 @@
+"""Scoring a run: every checkpoint by name, files in the run folder, other data apart, k-means beside it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from boqsa.commands import main
+from boqsa.data import PackedDataset, write_packed
+from boqsa.errors import BoqsaError
+from boqsa.inference.load import build_model, load, model_config
+from boqsa.inference.run import CHECKPOINTS, RECIPE, write_checkpoint
+from boqsa.recipes import DataRecipe, Recipe, get_recipe
+from boqsa.training.evaluation import evaluate
+from boqsa.training.results import evaluate_run
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    """24 pictures of one or two flat squares, with masks, in three splits."""
+    random = np.random.default_rng(0)
+    images = np.zeros((24, 3, 16, 16), dtype=np.uint8)
+    masks = np.zeros((24, 16, 16), dtype=np.uint8)
+    for image, mask in zip(images, masks, strict=True):
+        for label in range(1, random.integers(2, 4)):
+            row, column = random.integers(0, 11, size=2)
+            image[:, row : row + 5, column : column + 5] = random.integers(100, 256, size=(3, 1, 1))
+            mask[row : row + 5, column : column + 5] = label
+    pieces = {"train": slice(0, 8), "val": slice(8, 12), "test": slice(12, 24)}
+    write_packed(
+        tmp_path / "packed",
+        {split: (images[piece], masks[piece]) for split, piece in pieces.items()},
+        name="arrays",
+        source="made by this test",
+        licence="none",
+        task="multi-object",
+        split_rule="in order",
+    )
+    return tmp_path / "packed"
+
+
+@pytest.fixture
+def run(tmp_path: Path, packed: Path) -> Path:
+    """A run folder with two checkpoints of untrained weights."""
+    recipe = recipe_for(packed)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / RECIPE).write_text(recipe.to_json())
+    for seed, name in enumerate(("last", "best_loss")):
+        torch.manual_seed(seed)
+        write_checkpoint(
+            folder / CHECKPOINTS / name,
+            build_model(recipe),
+            config=model_config(recipe),
+            step=7 + seed,
+            recipe_hash=recipe.hash,
+        )
+    return folder
+
+
+def recipe_for(packed: Path) -> Recipe:
+    recipe = get_recipe("demo")
+    return replace(
+        recipe,
+        data=DataRecipe(name="arrays", root=str(packed), image_size=16),
+        model=replace(
+            recipe.model, encoder_channels=(6,), encoder_strides=(1,), decoder_channels=(6,), decoder_strides=(2,)
+        ),
+    )
+
+
+def test_every_checkpoint_is_scored_and_last_is_the_headline(run: Path, packed: Path) -> None:
+    metrics = evaluate_run(run)
+    written = json.loads((run / "metrics.json").read_text())
+    assert list(written["scores"]) == ["last", "best_loss"]
+    direct = evaluate(load(run), PackedDataset(packed, "test"), recipe_for(packed).evaluate)
+    assert written["ari_fg"] == metrics["ari_fg"] == direct["decoder_masks"]["ari_fg"]
+    assert written["scores"]["last"]["step"] == 7
+    assert written["scores"]["best_loss"]["step"] == 8
+    assert written["dataset"]["images"] == 12
+    assert (run / "report.html").is_file()
+    assert (run / "pictures" / "segmentation.png").is_file()
+
+
+def test_k_means_stands_beside_the_scores(run: Path) -> None:
+    baseline = evaluate_run(run)["baselines"]["k_means"]
+    assert baseline["ari_fg"] > 0.5  # flat squares are easy for colours
+    assert "best of three position weights" in baseline["what"]
+
+
+def test_other_split_and_other_iterations_do_not_replace_the_runs_own_scores(run: Path) -> None:
+    evaluate_run(run)
+    own = (run / "metrics.json").read_text()
+    evaluate_run(run, split="val")
+    evaluate_run(run, iterations=1)
+    assert (run / "metrics.json").read_text() == own
+    assert json.loads((run / "metrics_arrays_val.json").read_text())["dataset"]["images"] == 4
+    assert json.loads((run / "metrics_iterations1.json").read_text())["iterations"] == 1
+
+
+def test_moved_data_is_still_the_runs_own(run: Path, packed: Path) -> None:
+    moved = packed.rename(packed.with_name("moved"))
+    recipe = recipe_for(packed)
+    evaluate_run(run, data=replace(recipe.data, root=str(moved)))
+    assert (run / "metrics.json").is_file()
+
+
+def test_command_prints_json_alone_on_stdout(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run), "--json"]) == 0
+    printed: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert printed["scores"]["last"]["reconstruction"]["mse"] > 0
+
+
+def test_command_prints_a_table(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert "ARI-FG" in shown
+    assert "k-means" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "nowhere"),
+        (["RUN", "--split", "dev"], "has no split 'dev'"),
+        (["RUN", "--data.root", "nowhere"], "nowhere"),
+        (["RUN", "--dataset", "objectsroom"], "data.root is missing"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(
+    run: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", *(str(run) if word == "RUN" else word for word in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_run_without_a_checkpoint_says_how_to_get_one(run: Path) -> None:
+    for folder in (run / CHECKPOINTS).iterdir():
+        for file in folder.iterdir():
+            file.unlink()
+    with pytest.raises(BoqsaError, match="no checkpoint"):
+        evaluate_run(run)
