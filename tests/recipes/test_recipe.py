@@ -42,7 +42,7 @@ def changed(recipe: Recipe, name: str) -> Recipe:
     elif isinstance(value, tuple):
         other = (*value, 1)
     elif isinstance(value, float):
-        other = value / 2
+        other = value / 2 or 0.5
     elif isinstance(value, int):
         other = value * 2 or 7
     else:
@@ -81,7 +81,7 @@ def test_differences_read_well() -> None:
     recipe = demo()
     assert differences(recipe, recipe) == []
     other = replace(recipe, seed=3, train=replace(recipe.train, steps=100))
-    assert differences(recipe, other) == ["train.steps: 8000 -> 100", "seed: 0 -> 3"]
+    assert differences(recipe, other) == [f"train.steps: {recipe.train.steps} -> 100", "seed: 0 -> 3"]
 
 
 @pytest.mark.parametrize("section", ["", *SECTIONS])

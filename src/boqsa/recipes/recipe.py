@@ -133,8 +133,9 @@ class TrainRecipe:
             _at_least(self, name, 0)
         for name in ("precision", "device"):
             _one_of(self, name)
-        if not 0 < self.learning_rate < float("inf"):
-            raise RecipeError(f"train.learning_rate is {self.learning_rate}; it must be above 0 and finite.")
+        if not self.learning_rate > 0:
+            raise RecipeError(f"train.learning_rate is {self.learning_rate}; it must be above 0.")
+        _at_least(self, "learning_rate", 0)  # refuses infinity
         if self.batch_size % self.accumulate:
             raise RecipeError(
                 f"train.batch_size {self.batch_size} cannot be computed in {self.accumulate} equal pieces; "
@@ -273,8 +274,10 @@ def _field_name(section: Any, name: str) -> str:
 
 def _at_least(section: Any, name: str, least: float) -> None:
     value = getattr(section, name)
-    if not least <= value < float("inf"):
-        raise RecipeError(f"{_field_name(section, name)} is {value}; it must be at least {least}, and finite.")
+    if value == float("inf"):
+        raise RecipeError(f"{_field_name(section, name)} is {value}; it must be finite.")
+    if not value >= least:
+        raise RecipeError(f"{_field_name(section, name)} is {value}; it must be at least {least}.")
 
 
 def _within(section: Any, name: str, least: float, most: float) -> None:
