@@ -8,6 +8,7 @@ Notable choices:
 - One process. The draws and the order of samples are made for more.
 """
 
+import logging
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,9 @@ from boqsa.training.schedules import learning_rate_factor, query_sigma
 from boqsa.training.signals import stop_signals
 
 __all__ = ["check", "state_of", "train"]
+
+# Fabric tells the precision of every Fabric that is made; it stands in the recipe.
+logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
 
 _PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
