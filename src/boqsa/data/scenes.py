@@ -189,11 +189,14 @@ def _draft(seed: int, index: int, attempt: int, settings: SceneSettings, views: 
         position[slot] = (*place, half_size[slot, 2])
         angle = random.uniform(0, math.pi)
         heading[slot] = math.cos(angle), math.sin(angle)
-        colour[slot] = _colour(random, saturation=(0.6, 1.0), value=(0.45, 1.0))
+        colour[slot] = colorsys.hsv_to_rgb(random.random(), random.uniform(0.6, 1.0), random.uniform(0.4, 1.0))
 
-    wall = _colour(random, saturation=(0.0, 0.1), value=(0.6, 0.75))
-    floor = _colour(random, saturation=(0.0, 0.1), value=(0.5, 0.6))
-    sky = _colour(random, hue=(0.55, 0.6), saturation=(0.3, 0.4), value=(0.9, 1.0))
+    # One hue for the whole room, another in each scene: what the room looks like must be told by some slot, and one
+    # slot can tell it. A grey room every slot can paint, so none owns it.
+    tint = random.random()
+    wall = colorsys.hsv_to_rgb(tint, random.uniform(0.25, 0.5), random.uniform(0.6, 0.85))
+    floor = colorsys.hsv_to_rgb(tint, random.uniform(0.25, 0.5), random.uniform(0.5, 0.75))
+    sky = colorsys.hsv_to_rgb(tint, random.uniform(0.1, 0.25), random.uniform(0.85, 1.0))
     # The corner of the room lies towards (1, 1), so its open side is at 225 degrees. The light comes from the
     # left or the right, so that shadows fall beside the objects, but never from behind a wall.
     azimuth = 225 + random.choice([-1, 1]) * random.uniform(20, 44)
@@ -235,16 +238,6 @@ def _free_place(
         return None
     x, y = places[free.argmax()]
     return float(x), float(y)
-
-
-def _colour(
-    random: np.random.Generator,
-    *,
-    saturation: tuple[float, float],
-    value: tuple[float, float],
-    hue: tuple[float, float] = (0.0, 1.0),
-) -> tuple[float, float, float]:
-    return colorsys.hsv_to_rgb(random.uniform(*hue), random.uniform(*saturation), random.uniform(*value))
 
 
 def _unit(azimuth: float, elevation: float) -> tuple[float, float, float]:
