@@ -100,6 +100,9 @@ def test_other_split_and_other_iterations_do_not_replace_the_runs_own_scores(run
     assert (run / "metrics.json").read_text() == own
     assert json.loads((run / "metrics_arrays_val.json").read_text())["dataset"]["images"] == 4
     assert json.loads((run / "metrics_iterations1.json").read_text())["iterations"] == 1
+    pictures = run / "pictures"
+    own_picture = (pictures / "segmentation.png").read_bytes()
+    assert (pictures / "segmentation_iterations1.png").read_bytes() != own_picture  # it shows what was scored
 
 
 def test_moved_data_is_still_the_runs_own(run: Path, packed: Path) -> None:

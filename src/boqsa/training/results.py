@@ -99,7 +99,7 @@ def evaluate_run(
         "evaluation_seconds": round(time.monotonic() - began, 1),
         "command": command,
     }
-    _write(run, metrics, dataset, suffix=_suffix(recipe, data, split, iterations))
+    _write(run, metrics, dataset, iterations=iterations, suffix=_suffix(recipe, data, split, iterations))
     return metrics
 
 
@@ -113,11 +113,11 @@ def _suffix(recipe: Recipe, data: DataRecipe, split: str, iterations: int | None
     return "".join(f"_{part}" for part in parts)
 
 
-def _write(run: Path, metrics: dict[str, Any], dataset: PackedDataset, *, suffix: str) -> None:
+def _write(run: Path, metrics: dict[str, Any], dataset: PackedDataset, *, iterations: int | None, suffix: str) -> None:
     write_text(run / f"metrics{suffix}.json", json.dumps(without_nan(metrics), indent=2))
     sample = dataset.batch(range(min(PICTURES, len(dataset))))
     with torch.inference_mode():
-        output = load(run)(sample["image"])
+        output = load(run)(sample["image"], iterations=iterations)
     picture = segmentation_grid(
         sample["image"],
         output.masks,
