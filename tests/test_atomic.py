@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from boqsa.atomic import atomic_file, atomic_folder, recover_folder, write_text
+from boqsa.atomic import atomic_file, atomic_folder, one_process, recover_folder, write_text
 from boqsa.errors import InputError
 
 OLD = {"one": "old", "inner/two": "old"}
@@ -147,13 +147,46 @@ def test_the_old_folder_comes_back_if_the_second_rename_fails(tmp_path: Path, mo
 
 
 def test_recovery_sweeps_what_is_its_own_and_nothing_else(tmp_path: Path) -> None:
-    mine, others = tmp_path / ".partial-7-last [1]", tmp_path / ".partial-7-big-last [1]"
+    mine, others = tmp_path / ".partial-9999999-last [1]", tmp_path / ".partial-9999999-big-last [1]"
     fill(mine, NEW)
     fill(others, NEW)
     fill(tmp_path / ".previous-last [1]", OLD)
     recover_folder(tmp_path / "last [1]")
     assert sorted(tmp_path.iterdir()) == [others, tmp_path / "last [1]"]
     assert content_of(tmp_path / "last [1]") == OLD
+
+
+def test_recovery_leaves_what_a_living_process_is_filling(tmp_path: Path) -> None:
+    partial = tmp_path / f".partial-{os.getppid()}-last"
+    fill(partial, NEW)
+    recover_folder(tmp_path / "last")
+    assert content_of(partial) == NEW
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from boqsa.atomic import one_process
+
+with one_process(Path(sys.argv[1]), wait=False):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_keeps_others_out_until_its_process_dies(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    command = [sys.executable, "-c", HOLDS, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=r"^busy$"), one_process(lock, wait=False, busy="busy"):
+            pytest.fail("the body must not run")
+        holder.kill()
+        with one_process(lock, wait=True):
+            pass
+    with pytest.raises(InputError, match="cannot write"), one_process(Path("/dev/null/.lock"), wait=False):
+        pytest.fail("the body must not run")
 
 
 def test_recovery_where_nothing_is(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Files and folders that appear under their name only when they are whole: write beside, flush, rename."""
+"""Files and folders that appear under their name only when they are whole: write beside, flush, rename.
+
+And `one_process`, for what two processes must not change at the same time.
+"""
 
 import os
 import re
@@ -6,6 +9,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from boqsa.errors import InputError
 
@@ -77,14 +82,43 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def recover_folder(path: str | Path) -> None:
-    """Finish an `atomic_folder` that was killed half-way: restore the previous folder, sweep partial ones."""
+    """Finish an `atomic_folder` that was killed half-way: restore the previous folder, sweep partial ones.
+
+    What a process that is still alive is filling stays.
+    """
     path = Path(os.path.realpath(path))
     _restore_previous(path)
-    leftover = re.compile(r"\.partial-\d+-" + re.escape(path.name))
+    partial = re.compile(r"\.partial-(\d+)-" + re.escape(path.name))
     if os.path.isdir(path.parent):
         for neighbour in list(path.parent.iterdir()):
-            if leftover.fullmatch(neighbour.name):
+            left = partial.fullmatch(neighbour.name)
+            if left and not _is_alive(int(left[1])):
                 shutil.rmtree(neighbour, ignore_errors=True)
+
+
+@contextmanager
+def one_process(lock: Path, *, wait: bool, busy: str = "") -> Iterator[None]:
+    """Hold the file `lock` while the body runs. The kernel frees it when the process dies, so none is ever stale.
+
+    Args:
+        lock: File in a folder that exists; it is made, and stays: removing it could let two processes in.
+        wait: Whether to wait while another process holds it.
+        busy: What to say where it is held and `wait` is False.
+
+    Raises:
+        InputError: `busy`; or the folder of `lock` cannot be written to.
+    """
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise InputError(busy) from None
+    except OSError as error:
+        raise InputError(f"cannot write {lock}: {error.strerror}; choose a folder that is writable.") from None
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -125,6 +159,16 @@ def _restore_previous(path: Path) -> None:
         shutil.rmtree(previous, ignore_errors=True)
     elif os.path.exists(previous):
         os.replace(previous, path)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True  # it lives, as someone else's
+    except (OSError, OverflowError):
+        return False
+    return process != os.getpid()
 
 
 def _flush(path: Path) -> None:

@@ -169,7 +169,7 @@ def test_progress_is_a_line_now_and_then(images: Path, capsys: Capture, monkeypa
 
 
 def test_what_a_killed_prepare_left_is_swept(images: Path, capsys: Capture) -> None:
-    Path(".partial-7-packed").mkdir()
+    Path(".partial-9999999-packed").mkdir()
     assert main(["data", "prepare", "folder", str(images), "packed"]) == 0
     assert sorted(path.name for path in Path.cwd().iterdir()) == [images.name, "packed"]
 

@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from boqsa.atomic import one_process
 from boqsa.data import PackedDataset
 from boqsa.data.packed import write_packed
-from boqsa.errors import RecipeError, RunError
+from boqsa.errors import InputError, RecipeError, RunError
 from boqsa.inference.load import build_model, load
 from boqsa.inference.run import read_manifest
 from boqsa.recipes import Recipe
@@ -336,19 +337,38 @@ def test_a_death_between_two_renames_is_mended(tmp_path: Path, recipe: Recipe, b
     train(recipe, tmp_path / "whole", **both)
     train_until(monkeypatch, 6, recipe, run, **both)
     (run / "checkpoints" / "last").rename(run / "checkpoints" / ".previous-last")
-    (run / "checkpoints" / ".partial-99999-last").mkdir()
-    (run / ".partial-99999-log.jsonl").write_text("{")
+    (run / "checkpoints" / ".partial-9999999-last").mkdir()
+    (run / ".partial-9999999-log.jsonl").write_text("{")
     assert state_of(run) == (4, 12)
     train(recipe, run, **both)
     assert identical(tmp_path / "whole", run)
-    assert not list(run.rglob(".*"))
+    assert list(run.rglob(".*")) == [run / ".lock"]
 
 
 def test_a_death_while_the_folder_was_made_starts_anew(tmp_path: Path, recipe: Recipe, both: dict) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".partial-99999-recipe.json").write_text("{")
+    (tmp_path / "run" / ".partial-9999999-recipe.json").write_text("{")
     assert state_of(tmp_path / "run") is None
     assert train(recipe, tmp_path / "run", **both)
+
+
+def test_two_processes_do_not_train_one_run(tmp_path: Path, recipe: Recipe, both: dict) -> None:
+    (tmp_path / "run").mkdir()
+    with (
+        one_process(tmp_path / "run" / ".lock", wait=False),
+        pytest.raises(InputError, match="another process is training"),
+    ):
+        train(recipe, tmp_path / "run", **both)
+    assert train(recipe, tmp_path / "run", **both)
+
+
+def test_another_process_went_on_between_reading_and_locking(
+    tmp_path: Path, recipe: Recipe, both: dict, monkeypatch: Any
+) -> None:
+    train_until(monkeypatch, 6, recipe, tmp_path / "run", **both)
+    monkeypatch.setattr("boqsa.training.loop.state_of", lambda run: (8, 12))
+    with pytest.raises(RunError, match="gone on with"):
+        train(recipe, tmp_path / "run", **both)
 
 
 def test_other_data_is_refused(tmp_path: Path, recipe: Recipe, both: dict, squares: Callable, monkeypatch: Any) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from boqsa.atomic import recover_folder
+from boqsa.atomic import one_process, recover_folder
 from boqsa.data.packed import write_packed
 from boqsa.data.scenes import SceneSettings, render_scenes
+from boqsa.errors import InputError
 
 RENDERER = 1
 """Raise it when the renderer's pixels change: caches of older ones must not be taken for new."""
@@ -38,7 +39,7 @@ def builtin_scenes(
     """A packed folder with `count` training scenes and fixed held-out ones; rendered at the first call.
 
     Held-out scenes come first in the seed's sequence (1,000 test, 512 val), so they are the same however many are
-    trained on.
+    trained on. A process that finds another one rendering the same scenes waits for it.
 
     Args:
         settings: What a scene looks like.
@@ -50,6 +51,7 @@ def builtin_scenes(
         InputError: if the cache folder cannot be written to; BOQSA_CACHE names another.
     """
     definition = {
+        "renderer": RENDERER,
         "settings": asdict(settings),
         "count": count,
         "seed": seed,
@@ -57,10 +59,24 @@ def builtin_scenes(
     }
     key = hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:12]
     target = cache_folder() / f"scenes-{key}"
-    recover_folder(target)
-    if (target / "manifest.json").is_file():
+    if (target / "manifest.json").is_file():  # a cache that is only read needs no lock
         return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make {target.parent}: {error.strerror}; set BOQSA_CACHE to a folder that is writable."
+        ) from None
+    with one_process(target.with_name(f".lock-{target.name}"), wait=True):
+        recover_folder(target)
+        if not (target / "manifest.json").is_file():
+            _render(target, settings, count=count, seed=seed, progress=progress)
+    return target
 
+
+def _render(
+    target: Path, settings: SceneSettings, *, count: int, seed: int, progress: Callable[[int, int], None] | None
+) -> None:
     total = TEST_SCENES + VALIDATION_SCENES + count
     images = np.empty((total, 3, settings.image_size, settings.image_size), dtype=np.uint8)
     masks = np.empty((total, settings.image_size, settings.image_size), dtype=np.uint8)
@@ -85,4 +101,3 @@ def builtin_scenes(
         task="multi-object",
         split_rule="in order of the renderer's sequence: test, val, train",
     )
-    return target

@@ -10,6 +10,8 @@ Notable choices:
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +19,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from boqsa.atomic import recover_folder, write_text
+from boqsa.atomic import one_process, recover_folder, write_text
 from boqsa.data import PackedDataset
 from boqsa.errors import RecipeError, RunError
 from boqsa.inference.load import build_model, model_config
@@ -30,9 +32,9 @@ from boqsa.training.draws import batch_indices, draw_noise
 from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.interval import Interval
 from boqsa.training.log import Log
-from boqsa.training.machine import accelerator, changed_since_start, machine_facts
+from boqsa.training.machine import accelerator, changed_since_start, keep_freed_memory, machine_facts
 from boqsa.training.progress import RunProgress
-from boqsa.training.resume import last_checkpoint, saved_training, state_of
+from boqsa.training.resume import LOCK, last_checkpoint, saved_training, state_of
 from boqsa.training.schedules import learning_rate_factor, query_sigma
 from boqsa.training.signals import stop_signals
 
@@ -70,7 +72,12 @@ def train(
     for data in filter(None, (train_data, validation_data)):
         _check_size(recipe, data)
     training = _Training(recipe, Path(run))
-    with RunProgress(recipe.train.steps, training.start) as progress, stop_signals() as stop:
+    training.require_same_data(train_data)
+    with (
+        training.holding_folder(),
+        RunProgress(recipe.train.steps, training.start) as progress,
+        stop_signals() as stop,
+    ):
         training.begin(train_data, progress)
         return training.run_steps(train_data, validation_data, progress, stop)
 
@@ -103,6 +110,8 @@ class _Training:
         optimizer = torch.optim.Adam(self.plain_model.parameters(), lr=settings.learning_rate, fused=True)
         self.fabric = Fabric(accelerator=device, devices=1, precision=_PRECISION[settings.precision])
         self.model, self.optimizer = self.fabric.setup(self.plain_model, optimizer)
+        if self.fabric.device.type == "cpu":
+            keep_freed_memory()
         self.log = Log(run)
         self.start, self.seconds, self.best = 0, 0.0, dict[str, float]()
         self.interval = Interval(settings.batch_size)
@@ -111,16 +120,30 @@ class _Training:
             self.start, self.seconds, self.best = (self.saved[name] for name in ("step", "seconds", "best"))
             self.interval = Interval(settings.batch_size, self.saved["losses"].to(self.fabric.device))
 
-    def begin(self, data: PackedDataset, progress: RunProgress) -> None:
-        """Make the run folder, or tidy what a killed process left in it, and say what goes on."""
-        run, fingerprint = self.run, data.manifest.fingerprint
-        if self.saved is not None and self.saved["data"] != fingerprint:
-            raise RunError(f"{run} was trained on other data than {data.path}; give the data it began with.")
-        is_new = not (run / RECIPE).exists()
+    def require_same_data(self, data: PackedDataset) -> None:
+        """Refuse to go on with other images than the run began with."""
+        if self.saved is not None and self.saved["data"] != data.manifest.fingerprint:
+            raise RunError(f"{self.run} was trained on other data than {data.path}; give the data it began with.")
+
+    @contextmanager
+    def holding_folder(self) -> Iterator[None]:
+        """Make the run folder where there is none, and keep other processes from training in it."""
         try:
-            (run / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+            self.run.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunError(f"cannot make {run}: {error.strerror}; choose another --out.") from None
+            raise RunError(f"cannot make {self.run}: {error.strerror}; choose another --out.") from None
+        busy = f"another process is training {self.run}; let it end, or choose another --out."
+        with one_process(self.run / LOCK, wait=False, busy=busy):
+            there = state_of(self.run)
+            if there is not None and there[0] != self.start:
+                raise RunError(f"another process has gone on with {self.run} meanwhile; give the command again.")
+            yield
+
+    def begin(self, data: PackedDataset, progress: RunProgress) -> None:
+        """Write the recipe into a new run folder, or tidy what a killed process left, and say what goes on."""
+        run, fingerprint = self.run, data.manifest.fingerprint
+        is_new = not (run / RECIPE).exists()
+        (run / CHECKPOINTS).mkdir(exist_ok=True)
         for leftover in run.glob(".partial-*"):
             leftover.unlink()
         for name in ("last", "best_loss", f"best_{self.recipe.evaluate.select_by}"):

@@ -10,6 +10,9 @@ from boqsa.recipes import Recipe
 from boqsa.recipes.recipe import differences
 from boqsa.training.checkpoint import load_trainer
 
+LOCK = ".lock"
+"""File of a run folder that the process holds which trains there."""
+
 
 def state_of(run: str | Path) -> tuple[int, int] | None:
     """Finished steps and steps in all of the run in a folder; None if the folder is absent or empty.
@@ -67,7 +70,9 @@ def _holds_something(run: Path) -> bool:
     """Whether a folder holds more than what a process left that died while it made the folder."""
     if run.exists() and not run.is_dir():
         raise RunError(f"{run} is a file, not a run folder; choose another one.")
-    return run.is_dir() and any(not entry.name.startswith(".partial-") for entry in run.iterdir())
+    return run.is_dir() and any(
+        entry.name != LOCK and not entry.name.startswith(".partial-") for entry in run.iterdir()
+    )
 
 
 def _require_writable(run: Path) -> None:
