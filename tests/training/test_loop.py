@@ -7,6 +7,7 @@ import math
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from boqsa.data import PackedDataset
 from boqsa.data.packed import write_packed
 from boqsa.errors import InputError, RecipeError, RunError
 from boqsa.inference.load import build_model, load
-from boqsa.inference.run import read_manifest
+from boqsa.inference.run import read_manifest, read_recipe
 from boqsa.recipes import Recipe
 from boqsa.training import loop
 from boqsa.training.evaluation import evaluate
@@ -350,6 +351,20 @@ def test_a_death_while_the_folder_was_made_starts_anew(tmp_path: Path, recipe: R
     (tmp_path / "run" / ".partial-9999999-recipe.json").write_text("{")
     assert state_of(tmp_path / "run") is None
     assert train(recipe, tmp_path / "run", **both)
+
+
+def test_data_that_was_moved_is_found_afterwards(
+    tmp_path: Path, recipe: Recipe, both: dict, packed: Path, monkeypatch: Any
+) -> None:
+    train_until(monkeypatch, 6, recipe, tmp_path / "run", **both)
+    shutil.copytree(packed, tmp_path / "moved")
+    moved = replace(
+        recipe,
+        data=replace(recipe.data, root=str(tmp_path / "moved")),
+        train=replace(recipe.train, threads=1),
+    )
+    train(moved, tmp_path / "run", train_data=PackedDataset(tmp_path / "moved", "train"))
+    assert read_recipe(tmp_path / "run") == replace(recipe, data=moved.data)
 
 
 def test_two_processes_do_not_train_one_run(tmp_path: Path, recipe: Recipe, both: dict) -> None:

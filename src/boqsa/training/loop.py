@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,8 +149,9 @@ class _Training:
             leftover.unlink()
         for name in ("last", "best_loss", f"best_{self.recipe.evaluate.select_by}"):
             recover_folder(run / CHECKPOINTS / name)
-        if is_new:
-            write_text(run / RECIPE, self.recipe.to_json())
+        there = self.recipe if is_new else read_recipe(run)
+        if is_new or there.data.root != self.recipe.data.root:  # moved data: `evaluate` must find it there too
+            write_text(run / RECIPE, replace(there, data=self.recipe.data).to_json())
         # Without a checkpoint nothing of an earlier attempt counts, its first row included.
         self.log.cut_after(self.start or -1)
         machine = machine_facts(self.fabric.device)
