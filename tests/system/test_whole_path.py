@@ -1,0 +1,66 @@
+"""From the files of a data set to pictures of what was found: prepare, check, train, evaluate, segment, by command.
+
+On small sets in the original formats and on re-creations as arrays and as a folder; a few steps, so nothing is learned.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from boqsa.commands import main
+
+Run = Callable[..., dict]
+
+SOURCES = {
+    "objectsroom_layout": ("objectsroom", "objectsroom_layout", []),
+    "shapestacks_layout": ("shapestacks", "shapestacks_layout", []),
+    "objectsroom_like": ("arrays", "objectsroom_like/data.npz", []),
+    "shapestacks_like": ("folder", "shapestacks_like/images", ["--masks", "shapestacks_like/masks"]),
+}
+"""Name of the reader, what it reads, and what else it is told; paths inside the data folder."""
+
+FEW_STEPS = {
+    "train.steps": 4,
+    "train.batch-size": 4,
+    "train.evaluate-every": 4,
+    "train.threads": 1,
+    "evaluate.validation-limit": 8,
+}
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """`run(arguments)` runs a command with --json, expects exit 0, and gives what it printed."""
+
+    def command(*arguments: str | Path) -> dict:
+        assert main([*map(str, arguments), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return command
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_from_files_to_pictures(source: str, shared: Path, tmp_path: Path, run: Run) -> None:
+    reader, path, more = SOURCES[source]
+    options = [part if part.startswith("--") else shared / "data" / part for part in more]
+    packed, trained, found = tmp_path / "packed", tmp_path / "run", tmp_path / "found"
+    run("data", "prepare", reader, shared / "data" / path, packed, "--image-size", 32, "--limit", 60, *options)
+    assert run("data", "check", packed)["ok"]
+
+    recipe = source.split("_")[0] + "_mixture_small"
+    fields = [part for name, value in FEW_STEPS.items() for part in (f"--{name}", value)]
+    assert run("train", recipe, "--data.root", packed, "--out", trained, *fields)["finished"]
+    scores = run("evaluate", trained)
+    assert np.isfinite([scores[name] for name in ("ari", "ari_fg", "msc_fg")]).all()
+
+    picture = Image.fromarray(np.load(packed / "test.image.npy")[0].transpose(1, 2, 0)).resize((50, 40))
+    picture.save(tmp_path / "picture.png")
+    run("segment", trained, tmp_path / "picture.png", "--out", found)
+    labels = Image.open(next(path for path in found.iterdir() if "label" in path.name))
+    assert labels.mode == "P"
+    assert labels.size == (50, 40)
+    assert set(np.unique(np.asarray(labels))) <= set(range(7))
