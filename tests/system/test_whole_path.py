@@ -51,7 +51,7 @@ def test_from_files_to_pictures(source: str, shared: Path, tmp_path: Path, run: 
     run("data", "prepare", reader, shared / "data" / path, packed, "--image-size", 32, "--limit", 60, *options)
     assert run("data", "check", packed)["ok"]
 
-    recipe = f"{source.removesuffix('_layout').removesuffix('_like')}_mixture_small"
+    recipe = source.split("_", maxsplit=1)[0] + "_mixture_small"
     fields = [part for name, value in FEW_STEPS.items() for part in (f"--{name}", value)]
     assert run("train", recipe, "--data.root", packed, "--out", trained, *fields)["finished"]
     scores = run("evaluate", trained)
