@@ -189,17 +189,18 @@ def _draft(seed: int, index: int, attempt: int, settings: SceneSettings, views: 
         position[slot] = (*place, half_size[slot, 2])
         angle = random.uniform(0, math.pi)
         heading[slot] = math.cos(angle), math.sin(angle)
-        colour[slot] = colorsys.hsv_to_rgb(random.random(), random.uniform(0.6, 1.0), random.uniform(0.4, 1.0))
+        colour[slot] = colorsys.hsv_to_rgb(random.random(), random.uniform(0.6, 1.0), random.uniform(0.3, 0.8))
 
     # One hue for the whole room, another in each scene: what the room looks like must be told by some slot, and one
     # slot can tell it. A grey room every slot can paint, so none owns it.
     tint = random.random()
-    wall = colorsys.hsv_to_rgb(tint, random.uniform(0.25, 0.5), random.uniform(0.6, 0.85))
-    floor = colorsys.hsv_to_rgb(tint, random.uniform(0.25, 0.5), random.uniform(0.5, 0.75))
+    wall = colorsys.hsv_to_rgb(tint, random.uniform(0.25, 0.5), random.uniform(0.8, 1.0))
+    floor = colorsys.hsv_to_rgb(tint, random.uniform(0.25, 0.5), random.uniform(0.8, 1.0))
     sky = colorsys.hsv_to_rgb(tint, random.uniform(0.1, 0.25), random.uniform(0.85, 1.0))
     # The corner of the room lies towards (1, 1), so its open side is at 225 degrees. The light comes from the
-    # left or the right, so that shadows fall beside the objects, but never from behind a wall.
-    azimuth = 225 + random.choice([-1, 1]) * random.uniform(20, 44)
+    # left or the right, so that shadows fall beside the objects, and reaches both walls: a wall in the dark is one more
+    # dark thing, which slots then take for an object.
+    azimuth = 225 + random.choice([-1, 1]) * random.uniform(8, 24)
     light = _unit(math.radians(azimuth), math.radians(random.uniform(35, 60)))
     return SceneParameters(
         kind=kind,
