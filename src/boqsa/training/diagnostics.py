@@ -129,7 +129,7 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
             + (
                 "This is usual so early; nothing is broken. Wait."
                 if early
-                else "This late it is not usual. Raise train.learning-rate, or lengthen train.sigma-steps."
+                else "Some runs stay here for long before anything moves. Give it more steps, or raise train.learning-rate."
             )
         ]
     warnings = []
@@ -138,8 +138,8 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
         state = "split_by_position"
         warnings.append(
             f"Split by position: where a pixel is explains {numbers['position_information']:.0%} of which "
-            "slot owns it. The slots cut the picture in regions instead of finding objects. Try fewer slots, "
-            "a longer train.sigma-steps, or another seed."
+            "slot owns it. The slots cut the picture in regions instead of finding objects. Try a smaller "
+            "model.slot-size or narrower model.decoder-channels, a longer train.sigma-steps, or another seed."
         )
     if numbers["dead_slots"]:
         warnings.append(
