@@ -129,7 +129,7 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
             + (
                 "This is usual so early; nothing is broken. Wait."
                 if early
-                else "Some runs stay here for long before anything moves. Give it more steps, or raise train.learning-rate."
+                else "Some runs stay here for long. Give it more steps, or raise train.learning-rate."
             )
         ]
     warnings = []
