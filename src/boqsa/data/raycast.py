@@ -22,7 +22,7 @@ Xyz: TypeAlias = tuple[Floats, ...]
 SPHERE, BOX, CYLINDER, ABSENT = 0, 1, 2, -1
 FIELD_OF_VIEW_TANGENT = 0.46
 """Tangent of half the field of view: 49 degrees across."""
-AMBIENT = 0.25
+AMBIENT = 0.35
 """Share of a colour that is left in shadow; the light adds the rest times the cosine of its incidence."""
 _LIFT = 1e-3
 """How far above its surface a shadow ray starts, so that it does not meet the surface itself."""

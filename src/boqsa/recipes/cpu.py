@@ -12,18 +12,21 @@ _SMALL = MixtureRecipe(
     decoder_channels=(32, 16),
     decoder_strides=(2, 2),
     iterations=5,
+    perturbation="additive",
     drop_path=0.0,
 )
 """Five iterations, not three: the early ones need no graph and cost little. A narrow decoder and small slots: slots
-that can paint much keep a region of the picture, whatever is in it."""
+that can paint much keep a region of the picture, whatever is in it. Additive noise (the paper's words): it is larger
+than fresh queries, so that none can take a region before it sees objects; multiplicative noise leaves each its
+direction."""
 
 _MINUTES = TrainRecipe(
-    steps=12_000,
+    steps=13_000,
     batch_size=16,
     learning_rate=2e-3,
     warmup_steps=200,
     half_life_steps=6_000,
-    sigma_steps=6_000,
+    sigma_steps=3_000,
     precision="bf16",
     device="cpu",
     checkpoint_every=1_000,
