@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from boqsa.atomic import one_process, recover_folder
-from boqsa.data.packed import write_packed
+from boqsa.data.manifest import FORMAT
+from boqsa.data.packing import write_packed
 from boqsa.data.scenes import SceneSettings, render_scenes
 from boqsa.errors import InputError
 
@@ -51,6 +52,7 @@ def builtin_scenes(
         InputError: if the cache folder cannot be written to; BOQSA_CACHE names another.
     """
     definition = {
+        "format": FORMAT,
         "renderer": RENDERER,
         "settings": asdict(settings),
         "count": count,

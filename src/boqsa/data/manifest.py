@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args
 from boqsa.errors import InputError
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 
-Task = Literal["multi-object", "foreground"]
+Task = Literal["multi-object", "foreground", "views"]
 Option = str | int | bool | None
 
 
@@ -32,12 +32,18 @@ class Manifest:
     """Height and width in pixels."""
     counts: dict[str, int]
     """Images in each split; a split without images is left out."""
+    images_per_shard: int
+    """Images in each file of an array but the last one of a split."""
     split_rule: str
     """How the splits were made, as a sentence."""
     partial: bool
     """True if the source was smaller than the published data set."""
     sha256: dict[str, str]
     """Of every array file of the folder."""
+    extras: tuple[str, ...] = ()
+    """Arrays beside image and mask, one entry an image."""
+    leak: str = ""
+    """What every score on these splits must say beside it, as `selected on the test set`; empty for clean splits."""
     options: dict[str, Option] = field(default_factory=dict)
     """The options that `prepare` was given or chose: crop, mask resampling, ..."""
     notices: tuple[str, ...] = ()
@@ -85,13 +91,14 @@ class Manifest:
         if wrong := sorted(values.keys() ^ known):
             raise InputError(f"{damaged} (unknown or missing: {', '.join(wrong)}).")
         try:
-            for key in ("image_size", "notices", "skipped"):
+            for key in ("image_size", "extras", "notices", "skipped"):
                 values[key] = tuple(values[key])
             manifest = cls(**values)
             height, width = manifest.image_size
-            numbers = [height, width, *manifest.counts.values()]
+            numbers = [height, width, manifest.images_per_shard, *manifest.counts.values()]
             sound = all(type(number) is int and number > 0 for number in numbers)
             sound = sound and manifest.task in get_args(Task) and all(map(valid_split_name, manifest.counts))
+            sound = sound and all(map(valid_split_name, manifest.extras)) and isinstance(manifest.leak, str)
             sound = sound and all(isinstance(digest, str) for digest in manifest.sha256.values())
         except (TypeError, ValueError, AttributeError):
             sound = False

@@ -7,15 +7,12 @@ returns.
 
 from collections.abc import Callable
 
-from boqsa.data.readers import arrays, folder, objectsroom, shapestacks
-from boqsa.data.readers.source import Sample, Source
+from boqsa.data.readers import shapestacks
+from boqsa.data.readers.source import Item, Sample, Source
 
 READERS: dict[str, Callable[..., Source]] = {
-    "objectsroom": objectsroom.read,
     "shapestacks": shapestacks.read,
-    "folder": folder.read,
-    "arrays": arrays.read,
 }
 """Reader by the name that `boqsa data prepare` takes."""
 
-__all__ = ["READERS", "Sample", "Source"]
+__all__ = ["READERS", "Item", "Sample", "Source"]

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
-from boqsa.data.packed import IGNORE
+from boqsa.data.packing import IGNORE
 from boqsa.data.readers.picture import SIXTEEN_BITS, open_picture
 from boqsa.errors import InputError
 

@@ -6,7 +6,7 @@
 
 A `.map` is a PNG whose red, green and blue are 32 times the label; label k is the k-th shape from the bottom.
 One mask serves all textures of a scenario and camera. Images and masks are cropped to their central 196
-pixels.
+pixels, as published.
 
 Notable choices:
  - `mask_resample="pil-nearest"` samples masks on the images' grid; `"published"` is the original half-pixel
@@ -16,17 +16,18 @@ Notable choices:
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 
-from boqsa.data.packed import IGNORE
+from boqsa.data.packing import IGNORE
 from boqsa.data.readers.picture import open_picture, read_rgb
-from boqsa.data.readers.source import Sample, Source, some_of
+from boqsa.data.readers.source import Item, Sample, Source, choose, find_root, listed, some_of
 from boqsa.data.resample import MaskResample, centre_crop, resize_image, resize_mask
 from boqsa.errors import InputError
 
@@ -37,63 +38,52 @@ SPLIT_FILES = {"train": "train.txt", "val": "eval.txt", "test": "test.txt"}
 _GRIDS: dict[str, MaskResample] = {"pil-nearest": "pil-nearest", "published": "torch-nearest"}
 
 
-@dataclass(frozen=True)
-class _View:
-    image: Path
-    map: Path | None
-    split: str
-    needs_mask: bool
-
-
 def read(
-    source: str | Path,
+    source: Path,
     *,
-    image_size: int | None = None,
+    image_size: tuple[int, int] = (128, 128),
+    crop: Literal["196", "none"] = "196",
     mask_resample: Literal["pil-nearest", "published"] = "pil-nearest",
-    split: str = "default",
+    variant: str = "default",
     limit: int | None = None,
 ) -> Source:
-    """Open ShapeStacks: `source` is the folder that holds `recordings` and `splits`.
+    """Open ShapeStacks: `source` is the folder that holds `recordings` and `splits`, or the archives.
 
     Args:
-        source: the folder.
-        image_size: side in pixels, 128 if not given.
-        mask_resample: the grid masks are sampled on.
-        split: which of the published split folders: `default`, `blocks_all`, `ccs_all`.
-        limit: at most this many images of each split, the first ones.
+        source: The folder.
+        image_size: Height and width.
+        crop: The published central 196 pixels, or none.
+        mask_resample: The grid masks are sampled on.
+        variant: Which of the published split folders: `default`, `blocks_all`, `ccs_all`.
+        limit: At most this many images of each split, the first ones.
 
     Raises:
-        InputError: if folders, split files or all recordings are missing, or a file is not what it should be.
+        InputError: if folders, split files or all recordings are missing.
     """
-    root = Path(source)
-    if mask_resample not in _GRIDS:
-        raise InputError(f"mask_resample '{mask_resample}' is unknown; choose one of {', '.join(_GRIDS)}.")
-    side = image_size or 128
-    scenarios = _read_splits(root, split)
+    root = find_root(source, "recordings", "splits")
+    choose("mask_resample", mask_resample, list(_GRIDS))
+    choose("crop", crop, ("196", "none"))
+    scenarios = _read_splits(root, variant)
     notices: list[str] = []
-    views, absent = _find_views(root, scenarios, limit)
+    items, absent = _list_items(root, scenarios, limit)
     if absent:
         notices.append(f"{len(absent)} scenarios of the split files have no recordings: {some_of(absent)}")
-    if unmapped := [f"{view.image.parent.name}/{view.image.name}" for view in views if view.map is None]:
+    if unmapped := [item.name for item in items if len(item.files) == 1]:
         notices.append(f"{len(unmapped)} images have no iseg map; scores ignore them: {some_of(unmapped)}")
     found = sum(len(names) for names in scenarios.values()) - len(absent)
     return Source(
-        samples=_samples(views, (side, side), _GRIDS[mask_resample], notices),
-        total=len(views),
-        image_size=(side, side),
-        split_rule=f"published split files, splits/{split}; eval is val",
+        items=listed(items),
+        load=partial(_load, size=image_size, cropped=crop == "196", grid=_GRIDS[mask_resample]),
+        total=len(items),
+        image_size=image_size,
+        split_rule=f"published split files, splits/{variant}; eval is val",
         partial=found < PUBLISHED_SCENARIOS or limit is not None,
-        options={"crop": CROP[0], "mask_resample": mask_resample, "split": split},
+        options={"crop": crop, "mask_resample": mask_resample, "variant": variant},
         notices=notices,
     )
 
 
 def _read_splits(root: Path, split: str) -> dict[str, list[str]]:
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder; give the one that holds 'recordings' and 'splits'.")
-    for part in ("recordings", "splits"):
-        if not (root / part).is_dir():
-            raise InputError(f"{root} has no folder '{part}'; ShapeStacks has 'recordings' and 'splits'.")
     folder = root / "splits" / split
     if not folder.is_dir():
         there = ", ".join(sorted(entry.name for entry in (root / "splits").iterdir() if entry.is_dir()))
@@ -108,25 +98,29 @@ def _read_splits(root: Path, split: str) -> dict[str, list[str]]:
     return scenarios
 
 
-def _find_views(root: Path, scenarios: dict[str, list[str]], limit: int | None) -> tuple[list[_View], list[str]]:
-    views: list[_View] = []
+def _list_items(root: Path, scenarios: dict[str, list[str]], limit: int | None) -> tuple[list[Item], list[str]]:
+    """The images of every split, with `facts` = whether they need a mask, and the scenarios without images."""
+    items: list[Item] = []
     absent: list[str] = []
     for split, names in scenarios.items():
-        of_split: list[tuple[Path, Path | None]] = []
+        of_split: list[Item] = []
         for name in names:
             folder = root / "recordings" / name
             images = sorted(folder.glob("rgb-*-mono-0.png"), key=lambda path: path.name)
             if not images:
                 absent.append(name)
-            of_split += [(image, _find_map(root, image)) for image in images]
+            for image in images:
+                map_path = _find_map(root, image)
+                files = (image,) if map_path is None else (image, map_path)
+                of_split.append(Item(f"{name}/{image.name}", split, files))
             if limit is not None and len(of_split) >= limit:
                 break
         of_split = of_split[:limit]
-        mapped = any(map_path for _, map_path in of_split)
-        views += [_View(image, map_path, split, needs_mask=mapped) for image, map_path in of_split]
-    if not views:
+        mapped = any(len(item.files) == 2 for item in of_split)
+        items += [replace(item, facts=mapped) for item in of_split]
+    if not items:
         raise InputError(f"{root / 'recordings'} has none of the scenarios that the split files name.")
-    return views, absent
+    return items, absent
 
 
 def _find_map(root: Path, image: Path) -> Path | None:
@@ -140,24 +134,24 @@ def _find_map(root: Path, image: Path) -> Path | None:
     return None
 
 
-def _samples(views: list[_View], size: tuple[int, int], grid: MaskResample, notices: list[str]) -> Iterator[Sample]:
-    too_high: list[str] = []
-    for view in views:
-        name = f"{view.image.parent.name}/{view.image.name}"
-        image = read_rgb(view.image, notice=lambda _: None)
-        if image.shape[:2] != STORED:
-            found = f"{image.shape[0]}x{image.shape[1]}"
-            raise InputError(f"{view.image} is {found}; ShapeStacks images are 224x224.")
-        mask = np.full(size, IGNORE, np.uint8) if view.needs_mask else None
-        if view.map is not None:
-            labels = decode_map(view.map)
-            height = re.search(r"-h=(\d+)", view.image.parent.name)
-            if height and labels.max() > int(height[1]):
-                too_high.append(name)
-            mask = resize_mask(centre_crop(labels, CROP), size, grid)
-        yield Sample(resize_image(centre_crop(image, CROP), size), mask, view.split, name)
-    if too_high:
-        notices.append(f"{len(too_high)} masks have more labels than the stack has shapes: {some_of(too_high)}")
+def _load(item: Item, *, size: tuple[int, int], cropped: bool, grid: MaskResample) -> Sample:
+    def framed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return centre_crop(pixels, CROP) if cropped else pixels
+
+    image_path = item.files[0]
+    image = read_rgb(image_path, notice=lambda _: None)
+    if image.shape[:2] != STORED:
+        found = f"{image.shape[0]}x{image.shape[1]}"
+        raise InputError(f"{image_path} is {found}; ShapeStacks images are 224x224.")
+    mask = np.full(size, IGNORE, np.uint8) if item.facts else None
+    notices: list[str] = []
+    if len(item.files) == 2:
+        labels = decode_map(item.files[1])
+        height = re.search(r"-h=(\d+)", image_path.parent.name)
+        if height and labels.max() > int(height[1]):
+            notices.append("more labels than the stack has shapes")
+        mask = resize_mask(framed(labels), size, grid)
+    return Sample(resize_image(framed(image), size), mask, tuple(notices))
 
 
 def decode_map(path: Path) -> UInt8[np.ndarray, "224 224"]:

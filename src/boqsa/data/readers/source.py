@@ -1,14 +1,43 @@
-"""What every reader returns: a stream of samples at target size, and what the manifest should say of them."""
+"""What every reader returns: a list of samples still to be read, and how one is read.
 
-from collections.abc import Iterator
+A reader lists its source in a fixed order and says which function turns one `Item` into a `Sample`. Listing is cheap;
+reading is the work, which `prepare` does on all cores and continues after an interruption. So `load` and the
+items must pickle, and a sample must depend on its item alone.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
+from numpy.typing import NDArray
 
 from boqsa.data.manifest import Option, Task
+from boqsa.data.packing import Extra
+from boqsa.errors import InputError
 
 ORDER_RULE = "80/10/10 in file order: the first images are train, then val, then test"
+HASH_RULE = "80/10/10 by a hash of the name, stable when images are added"
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done in one word, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One sample still to be read."""
+
+    name: str
+    """The file or record, relative to the source: for messages, and for the list of names."""
+    split: str
+    files: tuple[Path, ...]
+    """The files it is read from. Their sizes and times tell whether an interrupted `prepare` can go on."""
+    facts: Any = None
+    """What `load` needs besides: a record's bytes, a box, an annotation."""
 
 
 @dataclass(frozen=True)
@@ -16,31 +45,44 @@ class Sample:
     """One image at target size."""
 
     image: UInt8[np.ndarray, "h w 3"]
-    mask: UInt8[np.ndarray, "h w"] | None
-    """0 = background, 1..254 = objects, 255 = ignore; None if the split has no masks."""
-    split: str
-    name: str
-    """The file or record, for messages."""
+    mask: Int[np.ndarray, "h w"] | None
+    """0 = background, 1..254 = objects, 255 = ignore; None if the split has no masks. With `Source.wide_labels` int16,
+    -1 = ignore."""
+    notices: tuple[str, ...] = ()
+    """Phrases that `prepare` counts over all samples: "alpha dropped", "entities overlap"."""
+    extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """A value for each of `Source.extras`."""
 
 
 @dataclass(kw_only=True)
 class Source:
-    """A source that was found sound as far as can be told without reading all of it.
+    """A source that was found sound as far as can be told without reading all of it."""
 
-    `notices` and `skipped` may grow while `samples` are read; they are complete at the end.
-    """
-
-    samples: Iterator[Sample]
+    items: Callable[[], Iterable[Item]]
+    """Every sample in the order in which it is packed; the same at each call."""
+    load: Callable[[Item], Sample]
+    """Reads one; raises `InputError` for a broken one. A function of a module, or `functools.partial` of one."""
     total: int
-    """How many samples there will be, broken ones included: for progress."""
     image_size: tuple[int, int]
+    """Height and width in pixels of every sample."""
     split_rule: str
     partial: bool = False
+    """True if the source is smaller than the published data set."""
     task: Task | None = None
     """None where the catalog knows."""
+    leak: str = ""
+    """As in `Manifest`."""
+    wide_labels: bool = False
+    """Whether a picture may have more than 254 objects."""
+    extras: Mapping[str, Extra] = field(default_factory=dict)
     options: dict[str, Option] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    """What the listing found."""
+
+
+def listed(items: Sequence[Item]) -> Callable[[], Iterable[Item]]:
+    """`Source.items` of a list that is in memory."""
+    return lambda: items
 
 
 def split_by_order(index: int, total: int) -> str:
@@ -49,6 +91,67 @@ def split_by_order(index: int, total: int) -> str:
     if index < total - 2 * held_out:
         return "train"
     return "val" if index < total - held_out else "test"
+
+
+def split_by_hash(name: str) -> str:
+    """The split of an image by `HASH_RULE`."""
+    tenth = _hash(name) % 10
+    return "train" if tenth < 8 else ("val", "test")[tenth - 8]
+
+
+def held_out_by_hash(name: str) -> bool:
+    """Whether a training image belongs to the 5 % that clean splits carve out for validation (spec/datasets.md 17)."""
+    return _hash(name) % 20 == 0
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big")
+
+
+def take(items: Iterable[Item], limit: int | None) -> list[Item]:
+    """At most `limit` items of each split, the first ones, in their order."""
+    if limit is None:
+        return list(items)
+    taken: dict[str, int] = {}
+    kept = []
+    for item in items:
+        if taken.get(item.split, 0) < limit:
+            taken[item.split] = taken.get(item.split, 0) + 1
+            kept.append(item)
+    return kept
+
+
+def find_root(source: Path, *needed: str) -> Path:
+    """The folder that holds all of `needed`: `source`, or one that lies up to two levels below it.
+
+    Archives unpack into a folder of their own, or do not; nobody should have to care.
+
+    Raises:
+        InputError: if there is none, or several.
+    """
+    if not source.is_dir():
+        state = "is not a folder" if source.exists() else "does not exist"
+        raise InputError(f"{source} {state}; give the folder that holds {' and '.join(needed)}.")
+    level = [source]
+    for _ in range(3):
+        found = [folder for folder in level if all((folder / name).exists() for name in needed)]
+        if len(found) > 1:
+            raise InputError(f"{some_of([str(folder) for folder in found])} all hold {needed[0]}; name one of them.")
+        if found:
+            return found[0]
+        level = [inner for folder in level for inner in sorted(folder.iterdir()) if inner.is_dir()]
+    raise InputError(f"{source} does not hold {' and '.join(needed)}, nor do the folders in it.")
+
+
+def choose(option: str, value: str, legal: Sequence[str]) -> str:
+    """`value`, if it is legal.
+
+    Raises:
+        InputError: if it is not; the message names all that are.
+    """
+    if value not in legal:
+        raise InputError(f"{option} '{value}' is unknown; choose one of {', '.join(legal)}.")
+    return value
 
 
 def some_of(names: list[str], shown: int = 5) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 
 from boqsa.data.catalog import CATALOG
 from boqsa.data.manifest import MANIFEST, Manifest
-from boqsa.data.packed import IGNORE, PackedDataset, image_file, mask_file
+from boqsa.data.packed import PackedDataset
+from boqsa.data.packing import IGNORE, shard_file
 from boqsa.data.readers.source import some_of
 from boqsa.errors import InputError
 
