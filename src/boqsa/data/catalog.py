@@ -41,6 +41,8 @@ class DatasetEntry:
     """Images in each split of the whole set, by the default `--split`, where they are known."""
     highest_label: dict[str, int] = field(default_factory=dict)
     """The highest label that may occur in a split; `*` stands for the splits that are not named."""
+    black_background: bool = False
+    """Whether the published pictures are black wherever there is no object."""
     archives: tuple[str, ...] = ()
     """Names of the archives as downloaded, with `*`: those that are found in SOURCE are unpacked."""
 

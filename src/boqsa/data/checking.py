@@ -1,10 +1,12 @@
 """Look at a packed data set again: are the files the manifest's, and the labels those the catalog allows?
 
 What is counted is printed even where nothing is known to compare it with, so that whoever has the published
-files can see what they hold (spec/datasets.md 18 and 19.4).
+files can see what they hold (spec/datasets.md 18 and 19.4). Fewer images than were published are a notice: a part of a
+data set is a good thing to work on, as long as everyone knows.
 """
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import numpy as np
 from boqsa.data.catalog import CATALOG
 from boqsa.data.manifest import MANIFEST, Manifest
 from boqsa.data.packed import PackedDataset
-from boqsa.data.packing import IGNORE, shard_file
+from boqsa.data.packing import shard_file
 from boqsa.data.readers.source import some_of
 from boqsa.errors import InputError
 
@@ -30,6 +32,10 @@ class SplitReport:
     """Label -> images in which it occurs; empty without masks. -1 = ignore."""
     objects: dict[int, int]
     """Number of objects -> images with so many; empty without masks."""
+    background: float | None
+    """Mean share of the pixels that are background, of those that are not ignored; None without masks."""
+    expected: int | None
+    """Images of the published split, where that is known."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,15 @@ class CheckReport:
             f"fingerprint: {manifest.fingerprint}",
         ]
         for split, report in self.splits.items():
-            lines.append(f"{split}: {report.images} images" + ("" if report.objects else ", no masks"))
+            published = "" if report.expected in (None, report.images) else f" of {report.expected} published"
+            lines.append(f"{split}: {report.images} images{published}" + ("" if report.objects else ", no masks"))
             if report.objects:
                 lines.append("  images with k objects: " + _histogram(report.objects))
                 lines.append("  images with label k: " + _histogram(report.label_images))
+            if report.background is not None:
+                lines.append(f"  background: {report.background:.3f} of the pixels")
+        if manifest.leak:
+            lines.append(f"leak: scores on these splits must say `{manifest.leak}`")
         lines += [f"note: {notice}" for notice in manifest.notices]
         lines += [f"skipped: {name}" for name in manifest.skipped]
         lines += [f"WRONG: {finding}" for finding in self.findings]
@@ -99,51 +110,89 @@ def _check_files(folder: Path, manifest: Manifest) -> list[str]:
             continue
         if found != digest:
             findings.append(f"{name} was changed: sha256 {found[:12]}..., the manifest says {digest[:12]}...")
-    expected = {MANIFEST} | {make(split) for split in manifest.counts for make in (image_file, mask_file)}
+    findings += _missing_files(manifest)
+    expected = {MANIFEST, *manifest.sha256}
     if extra := sorted(path.name for path in folder.iterdir() if path.name not in expected):
         findings.append(f"files that do not belong here: {some_of(extra)}")
     return findings
 
 
+def _missing_files(manifest: Manifest) -> list[str]:
+    """Shards that the counts ask for and the manifest does not list."""
+    missing = []
+    for split, count in manifest.counts.items():
+        shards = range(-(-count // manifest.images_per_shard))
+        columns = ["image", *manifest.extras]
+        if shard_file(split, "mask", 0) in manifest.sha256:
+            columns.append("mask")
+        files = [shard_file(split, column, shard) for column in columns for shard in shards]
+        missing += [name for name in files if name not in manifest.sha256]
+    return [f"the manifest lists no {some_of(missing)}"] if missing else []
+
+
 def _check_split(dataset: PackedDataset) -> tuple[SplitReport, list[str]]:
-    label_images = np.zeros(IGNORE + 1, np.int64)  # index 0 = ignore, label + 1 otherwise
-    objects = np.zeros(IGNORE, np.int64)
-    without_foreground: list[str] = []
+    manifest = dataset.manifest
+    known = CATALOG.get(manifest.name)
+    label_images: Counter[int] = Counter()
+    objects: Counter[int] = Counter()
+    one_sided: list[int] = []
+    not_black: list[int] = []
+    shares: list[float] = []
     for start in range(0, len(dataset), _PIECE):
         indices = np.arange(start, min(start + _PIECE, len(dataset)))
         batch = dataset.batch(indices)
         if "mask" not in batch:
-            break
-        present = np.zeros((len(indices), IGNORE + 1), dtype=bool)
-        for row, mask in zip(present, batch["mask"].numpy(), strict=True):
-            row[np.unique(mask) + 1] = True
-        label_images += present.sum(axis=0)
-        objects += np.bincount(present[:, 2:].sum(axis=1), minlength=len(objects))
-        # A foreground mask that is all or nothing cannot be scored.
-        one_sided = present[:, 1:3].sum(axis=1) < 2
-        without_foreground += [str(index) for index in indices[one_sided]]
+            continue
+        masks = batch["mask"].numpy()
+        for index, image, mask in zip(indices, batch["image"].numpy(), masks, strict=True):
+            labels = np.unique(mask)
+            label_images.update(labels.tolist())
+            objects[int((labels > 0).sum())] += 1
+            counted = mask >= 0
+            if counted.any():
+                shares.append(float((mask[counted] == 0).mean()))
+            # A foreground mask that is all or nothing cannot be scored.
+            if len(labels[labels >= 0]) < 2:
+                one_sided.append(int(index))
+            if known is not None and known.black_background and image[:, mask == 0].any():
+                not_black.append(int(index))
     report = SplitReport(
         images=len(dataset),
-        label_images={int(index) - 1: int(label_images[index]) for index in np.flatnonzero(label_images)},
-        objects={int(count): int(objects[count]) for count in np.flatnonzero(objects)},
+        label_images=dict(sorted(label_images.items())),
+        objects=dict(sorted(objects.items())),
+        background=float(np.mean(shares)) if shares else None,
+        expected=None if known is None else known.expected.get(dataset.split),
     )
-    return report, _label_findings(dataset, report, without_foreground)
+    return report, _split_findings(dataset, report, one_sided, not_black)
 
 
-def _label_findings(dataset: PackedDataset, report: SplitReport, without_foreground: list[str]) -> list[str]:
-    if not report.label_images:
-        return []
+def _split_findings(
+    dataset: PackedDataset, report: SplitReport, one_sided: list[int], not_black: list[int]
+) -> list[str]:
     findings = []
+    try:
+        names = dataset.names()
+    except InputError as error:
+        names = None
+        findings.append(str(error))
+
+    def which(indices: list[int]) -> str:
+        return some_of([str(index) if names is None else f"{index} ({names[index]})" for index in indices])
+
     known = CATALOG.get(dataset.manifest.name)
     allowed = {} if known is None else known.highest_label
     highest = allowed.get(dataset.split, allowed.get("*"))
-    found = max(report.label_images)
+    found = max(report.label_images, default=0)
     if highest is not None and found > highest:
         findings.append(f"{dataset.split}: label {found} occurs, the highest of {dataset.manifest.name} is {highest}")
-    if dataset.manifest.task == "foreground" and without_foreground:
+    if dataset.manifest.task == "foreground" and one_sided:
         findings.append(
-            f"{dataset.split}: {len(without_foreground)} masks are all background or all foreground: "
-            f"images {some_of(without_foreground)}"
+            f"{dataset.split}: {len(one_sided)} masks are all background or all foreground: images {which(one_sided)}"
+        )
+    if not_black:
+        findings.append(
+            f"{dataset.split}: {len(not_black)} images are not black where their mask is background: images "
+            f"{which(not_black)}; are images and masks paired rightly?"
         )
     return findings
 

@@ -290,7 +290,9 @@ class PackedWriter:
         for file_name, size in expected.items():
             path = self._folder / file_name
             if not path.exists() or size > path.stat().st_size:
-                raise InputError(f"{path} is shorter than its journal says; delete {self._folder.parent} and start again.")
+                raise InputError(
+                    f"{path} is shorter than its journal says; delete {self._folder.parent} and start again."
+                )
             if size >= 0:
                 file = open(path, "rb+")  # noqa: SIM115
                 file.truncate(size)
