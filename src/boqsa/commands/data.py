@@ -1,4 +1,4 @@
-"""`boqsa data list | prepare | check | show`: from people's files to packed arrays that can be trusted."""
+"""`boqsa data list | prepare | mimic | check | show`: from people's files to packed arrays that can be trusted."""
 
 import difflib
 import shlex
@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_LINES = 10.0
 _MOST_ROWS = 100
+_COUNTED_IN_BYTES = ("unpacking", "verifying")
+"""Of the stages that `prepare` reports, those that count bytes; the others count images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,24 +43,56 @@ class Prepare:
     """Its files: a folder or a file, as `boqsa data list` says."""
     target: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="TARGET")]
     """Folder to make; it must not exist, or be empty."""
-    image_size: int | None = None
-    """Side of the packed images in pixels; by default the data set's own."""
+    size: tuple[int, ...] = ()
+    """Size of the packed images in pixels: one number, or height and width; by default the data set's own."""
+    split: Annotated[str | None, tyro.conf.arg(metavar="{clean,published}")] = None
+    """clean: validation is part of nothing else (the default). published: what the paper's code did, leaks included."""
+    crop: Annotated[str | None, tyro.conf.arg(metavar="{none,centre,SIDE,...}")] = None
+    """What to cut out before resizing; `boqsa data list NAME` says what a data set can do."""
+    mask_resample: Annotated[str | None, tyro.conf.arg(metavar="{pil-nearest,published}")] = None
+    """How masks are made smaller: on the images' grid, or as the published code did."""
+    variant: str | None = None
+    """Which of several published editions, where a data set has some: shapestacks, multi_dsprites, ycb, scannet, coco."""
     masks: Path | None = None
     """folder: where the masks are, if not in a sibling folder `masks`."""
-    crop: Annotated[str | None, tyro.conf.arg(metavar="{centre,none}")] = None
-    """folder: take the central square (the default), or squeeze the whole image into one."""
-    mask_resample: Annotated[str | None, tyro.conf.arg(metavar="{pil-nearest,published}")] = None
-    """shapestacks: how masks are made smaller."""
+    images: Path | None = None
+    """coco_instances: where the images are."""
     mask_threshold: int | None = None
     """folder: masks are foreground where grey is above this, as JPEG masks need."""
-    split: Annotated[str | None, tyro.conf.arg(metavar="{default,blocks_all,ccs_all}")] = None
-    """shapestacks: which split files."""
+    mask_rule: Annotated[str | None, tyro.conf.arg(metavar="{robust,published}")] = None
+    """flowers: how the blue background is told."""
+    channel_order: Annotated[str | None, tyro.conf.arg(metavar="{rgb,bgr}")] = None
+    """dogs, cars: bgr swaps red and blue, as the published code did."""
+    paint: Annotated[str | None, tyro.conf.arg(metavar="{area,last}")] = None
+    """coco_instances: what lies on top where annotations overlap: the smaller, or the later one."""
+    min_area: float | None = None
+    """coco_instances: leave out instances that cover less than this share of the picture."""
+    repair_background: bool = False
+    """objectsroom: find objects that are stored as a part of the wall."""
     limit: int | None = None
-    """At most this many images: the first of the source, or of each split where the source has them."""
-    skip_broken: bool = False
-    """folder: leave unreadable images out; they are listed, and the exit code is 1."""
+    """At most this many images of each split, the first ones."""
+    skip_broken: int = 0
+    """Leave out so many broken images; they are listed, and the exit code is 1."""
+    workers: int | None = None
+    """Processes that read; by default one a core. The result is the same for any number."""
     json: bool = False
     """Print the manifest as JSON on stdout; progress stays on stderr."""
+
+
+@dataclass(frozen=True)
+class Mimic:
+    """Write a tiny stand-in for a data set, in the layout of the original: to try a recipe without a download."""
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
+    """Data set of `boqsa data list`."""
+    target: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="TARGET")]
+    """Folder to make; it must not exist, or be empty."""
+    count: int = 24
+    """Scenes in all."""
+    seed: int = 0
+    """Of the scenes."""
+    json: bool = False
+    """Print JSON on stdout."""
 
 
 @dataclass(frozen=True)
@@ -126,25 +160,30 @@ def _list(arguments: list[str]) -> int:
 def _prepare(arguments: list[str]) -> int:
     chosen = parse(Prepare, arguments, command="data prepare")
 
-    from boqsa.atomic import recover_folder
     from boqsa.data import prepare
+    from boqsa.data.preparing import workplace_of
 
-    recover_folder(chosen.target)  # a killed `prepare` may have left gigabytes beside it
-    with _stopped_by_sigterm(), _counting("preparing") as progress:
-        manifest = prepare(
-            chosen.name,
-            chosen.source,
-            chosen.target,
-            image_size=chosen.image_size,
-            masks=chosen.masks,
-            crop=chosen.crop,
-            mask_resample=chosen.mask_resample,
-            mask_threshold=chosen.mask_threshold,
-            split=chosen.split,
-            limit=chosen.limit,
-            skip_broken=chosen.skip_broken,
-            progress=progress,
-        )
+    options = {
+        name: getattr(chosen, name)
+        for name in (field.name for field in fields(Prepare))
+        if name not in ("name", "source", "target", "size", "skip_broken", "workers", "json")
+    }
+    try:
+        with _stopped_by_sigterm(), _counting() as progress:
+            manifest = prepare(
+                chosen.name,
+                chosen.source,
+                chosen.target,
+                image_size=_height_and_width(chosen.size),
+                skip_broken=chosen.skip_broken,
+                workers=chosen.workers,
+                progress=progress,
+                **options,
+            )
+    except KeyboardInterrupt:
+        if workplace_of(chosen.target).exists():
+            print("boqsa: stopped; what is done is kept, and the same command goes on.", file=sys.stderr)
+        raise
     following = next_command(manifest, chosen.target)
     if chosen.json:
         values = asdict(manifest) | {"fingerprint": manifest.fingerprint}
@@ -160,6 +199,28 @@ def _prepare(arguments: list[str]) -> int:
             print(f"skipped: {skipped}")
         print(f"Look at it with `boqsa data show {shlex.quote(str(chosen.target))}`. {following}")
     return 1 if manifest.skipped else 0
+
+
+def _height_and_width(size: tuple[int, ...]) -> tuple[int, int] | None:
+    if len(size) > 2:
+        raise InputError(f"--size has {len(size)} numbers; one, or height and width expected.")
+    return (size[0], size[-1]) if size else None
+
+
+def _mimic(arguments: list[str]) -> int:
+    chosen = parse(Mimic, arguments, command="data mimic")
+
+    from boqsa.data.mimic import mimic
+
+    source = mimic(chosen.name, chosen.target, count=chosen.count, seed=chosen.seed)
+    extra = " ".join(f"--{option} {shlex.quote(str(value))}" for option, value in source.options.items())
+    following = f"boqsa data prepare {chosen.name} {shlex.quote(str(source.path))} PACKED {extra}".strip()
+    if chosen.json:
+        print_json({"source": str(source.path), "next": following})
+    else:
+        print(f"{chosen.target}: {chosen.count} scenes of the built-in renderer in the layout of {chosen.name}")
+        print(f"Next: `{following}`.")
+    return 0
 
 
 def _check(arguments: list[str]) -> int:
@@ -214,12 +275,13 @@ def next_command(manifest: "Manifest", target: Path) -> str:
     from boqsa.recipes import RECIPES
 
     task = manifest.task.replace("-", "_")
-    side = manifest.image_size[0]
-    fitting = [recipe for recipe in (make() for make in RECIPES.values()) if recipe.data.image_size == side]
+    height, width = manifest.image_size
+    recipes = [make() for make in RECIPES.values()]
+    fitting = [recipe for recipe in recipes if recipe.data.image_size == height == width]
     if not fitting:
-        sizes = " or ".join(map(str, sorted({make().data.image_size for make in RECIPES.values()})))
+        sizes = " or ".join(map(str, sorted({recipe.data.image_size for recipe in recipes})))
         return (
-            f"No recipe is for {side}x{side} images: prepare with --image-size {sizes}, "
+            f"No recipe is for {height}x{width} images: prepare with --size {sizes}, "
             "or change model.decoder_strides and decoder_grid of one (`boqsa recipes`)."
         )
     best = max(fitting, key=lambda recipe: (recipe.data.name == manifest.name, recipe.evaluate.task == task))
@@ -237,23 +299,34 @@ def next_command(manifest: "Manifest", target: Path) -> str:
 
 
 @contextmanager
-def _counting(what: str) -> Iterator[Callable[[int, int], None]]:
+def _counting() -> Iterator[Callable[[str, int, int], None]]:
     """Yield the `progress` of `prepare`: a bar on a terminal, a line now and then elsewhere; on stderr."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        told = time.monotonic()
+        tasks: dict[str, Any] = {}
+        told = begun = time.monotonic()
 
-        def advance(done: int, total: int) -> None:
-            nonlocal told
-            bar.update(task, completed=done, total=total)
+        def advance(what: str, done: int, total: int) -> None:
+            nonlocal told, begun
+            if what not in tasks:
+                begun = time.monotonic()
+                tasks[what] = bar.add_task(what, total=total, amount="")
+            in_bytes = what in _COUNTED_IN_BYTES
+            amount = f"{done / 1e9:.2f} of {total / 1e9:.2f} GB" if in_bytes else f"{done} of {total}"
+            bar.update(tasks[what], completed=done, total=total, amount=amount)
             if not console.is_terminal and time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
                 told = time.monotonic()
-                console.print(f"{what}: {done} of {total} images", highlight=False)
+                left = (told - begun) * (total - done) / max(done, 1)
+                console.print(f"{what}: {amount}, {left / 60:.0f} min left", highlight=False)
 
         yield advance
 
@@ -275,6 +348,7 @@ def _stopped_by_sigterm() -> Iterator[None]:
 _COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "list": (_list, "List the data sets that are known."),
     "prepare": (_prepare, "Pack a data set, or your own images, once."),
+    "mimic": (_mimic, "Write a tiny stand-in for a data set, in its original layout."),
     "check": (_check, "Verify a packed data set."),
     "show": (_show, "Draw a contact sheet of a packed data set."),
 }

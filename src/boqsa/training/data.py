@@ -34,7 +34,7 @@ def open_split(data: DataRecipe, split: str, *, progress: Callable[[int, int], N
     if data.root is None:
         raise RecipeError(
             f"data.root is missing: pass --data.root DIR, the folder that "
-            f"`boqsa data prepare {data.name} SOURCE DIR --image-size {data.image_size}` made."
+            f"`boqsa data prepare {data.name} SOURCE DIR --size {data.image_size}` made."
         )
     dataset = PackedDataset(data.root, split)
     found = dataset.manifest.name

@@ -312,7 +312,7 @@ def _check_size(recipe: Recipe, data: PackedDataset) -> None:
     if data.image_size != (size, size):
         raise RecipeError(
             f"{data.path} holds {data.image_size[0]}x{data.image_size[1]} images, the recipe wants "
-            f"{size}x{size}; prepare it with --image-size {size}."
+            f"{size}x{size}; prepare it with --size {size}."
         )
 
 

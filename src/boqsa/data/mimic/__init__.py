@@ -4,11 +4,55 @@ The pictures are the built-in scenes. Nothing learned or scored on them says any
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from boqsa.atomic import atomic_folder
+from boqsa.data.catalog import entry
 from boqsa.data.mimic.content import Content
+from boqsa.errors import InputError
 
 WRITERS: dict[str, Callable[[Path, Content], Path]] = {}
 """Writer by the data set's name. It fills a folder, which may exist, and returns what `prepare` is to be given as SOURCE."""
 
-__all__ = ["WRITERS", "Content"]
+_IMAGES_BESIDE = {"coco_instances": "images"}
+"""Data sets whose SOURCE is a file, and the folder in TARGET that `prepare` is given as `images`."""
+_FEWEST = 6
+
+
+@dataclass(frozen=True)
+class Mimicked:
+    """What to give to `prepare`."""
+
+    path: Path
+    """SOURCE."""
+    options: dict[str, Path] = field(default_factory=dict)
+
+
+def mimic(name: str, target: str | Path, *, count: int = 24, seed: int = 0) -> Mimicked:
+    """Write a tiny stand-in for the data set `name` at `target`, in the layout of the original.
+
+    Args:
+        name: A data set of `boqsa.data.catalog`.
+        target: The folder to make; it must not exist, or be empty.
+        count: Scenes in all, from 6.
+        seed: Of the scenes.
+
+    Raises:
+        InputError: if the name is unknown or built in, the target is taken, or a number is out of its range.
+    """
+    dataset = entry(name)
+    if dataset.name not in WRITERS:
+        raise InputError(f"'{name}' is {dataset.status} and needs no stand-in.")
+    if count < _FEWEST or seed < 0:
+        raise InputError(f"count {count} and seed {seed}: at least {_FEWEST} scenes, and a seed from 0 expected.")
+    folder = Path(target)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"the target {folder} is not an empty folder; name another one.")
+    with atomic_folder(folder) as partial:
+        inside = WRITERS[name](partial, Content(count, seed)).relative_to(partial)
+    beside = _IMAGES_BESIDE.get(name)
+    return Mimicked(folder / inside, {} if beside is None else {"images": folder / beside})
+
+
+__all__ = ["WRITERS", "Content", "Mimicked", "mimic"]
