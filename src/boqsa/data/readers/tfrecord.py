@@ -7,9 +7,12 @@ by hand. Reading is strictly sequential: record k costs decompressing everything
 
 import gzip
 import io
+import os
 import struct
 import zlib
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -21,6 +24,8 @@ from boqsa.errors import InputError
 
 Feature = bytes | NDArray[np.float32] | NDArray[np.int64]
 
+MOST_RECORD_BYTES = 16 << 20
+"""No data set has records that long, by far; a file that announces one is not read into memory."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _BUFFER = 1 << 20
 _VARINT, _FIXED64, _BLOB, _FIXED32 = 0, 1, 2, 5
@@ -39,8 +44,12 @@ def read_examples(path: str | Path) -> Iterator[dict[str, Feature]]:
             raise InputError(f"{path}: record {index} is not a tf.train.Example: {error}.") from None
 
 
-def read_records(path: str | Path) -> Iterator[bytes]:
+def read_records(path: str | Path, *, at: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:
     """Yield the payload of every record, checksums verified; compression is told by the first two bytes.
+
+    Args:
+        path: The file.
+        at: Called after each record with the bytes of the file that were read so far, compressed ones if it is.
 
     Raises:
         InputError: if the file cannot be opened, is truncated or damaged; the message says after how many
@@ -48,19 +57,26 @@ def read_records(path: str | Path) -> Iterator[bytes]:
     """
     whole = 0
     try:
-        with _open(path) as stream:
+        with ExitStack() as opened:
+            raw, stream = _open(path, opened)
             while header := stream.read(12):
                 if len(header) < 12:
                     raise EOFError
                 length, checksum = struct.unpack("<QI", header)
                 if masked_checksum(header[:8]) != checksum:
                     raise InputError(_damaged(path, whole, "length"))
+                if length > MOST_RECORD_BYTES:
+                    raise InputError(
+                        f"{path}: record {whole} has {length} bytes; {MOST_RECORD_BYTES} at most expected, "
+                        "so this is not one of the data sets that are read."
+                    )
                 body = stream.read(length + 4)
                 if len(body) < length + 4:
                     raise EOFError
                 payload = body[:length]
                 if masked_checksum(payload) != int.from_bytes(body[length:], "little"):
                     raise InputError(_damaged(path, whole, "content"))
+                at(raw.tell())
                 yield payload
                 whole += 1
     except EOFError:
@@ -79,8 +95,8 @@ def masked_checksum(content: bytes) -> int:
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def parse_example(payload: bytes) -> dict[str, Feature]:
-    """The features of one serialised tf.train.Example; unknown fields are skipped.
+def parse_example(payload: bytes, names: Collection[str] | None = None) -> dict[str, Feature]:
+    """The features of one serialised tf.train.Example, or those of `names` that it has; unknown fields are skipped.
 
     Raises:
         ValueError: if the payload is not well-formed.
@@ -94,7 +110,8 @@ def parse_example(payload: bytes) -> dict[str, Feature]:
                     name = str(value, "utf-8")
                 elif number == 2 and isinstance(value, memoryview):
                     feature = value
-            features[name] = _parse_feature(feature)
+            if names is None or name in names:
+                features[name] = _parse_feature(feature)
     return features
 
 
@@ -117,7 +134,10 @@ def _join_bytes(content: bytes) -> bytes:
     triples = np.frombuffer(content[: len(content) // 3 * 3], np.uint8).reshape(-1, 3)
     if len(content) % 3 == 0 and (triples[:, 0] == 0x0A).all() and (triples[:, 1] == 1).all():
         return triples[:, 2].tobytes()
-    return b"".join(_blobs(memoryview(content), field=1))
+    joined = bytearray()
+    for value in _blobs(memoryview(content), field=1):
+        joined += value
+    return bytes(joined)
 
 
 def _floats(content: bytes) -> NDArray[np.float32]:
@@ -131,7 +151,7 @@ def _floats(content: bytes) -> NDArray[np.float32]:
 
 
 def _integers(content: bytes) -> NDArray[np.int64]:
-    integers: list[int] = []
+    integers = array("Q")  # a list would need ten times the memory
     for number, value in _fields(memoryview(content)):
         if number != 1:
             continue
@@ -142,7 +162,7 @@ def _integers(content: bytes) -> NDArray[np.int64]:
         while position < len(value):
             integer, position = _varint(value, position)
             integers.append(integer)
-    return np.array(integers, np.uint64).astype(np.int64)
+    return np.array(integers, np.uint64).astype(np.int64)  # two's complement
 
 
 def _blobs(message: memoryview, field: int) -> Iterator[memoryview]:
@@ -186,14 +206,17 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
     raise ValueError("a number of more than ten bytes")
 
 
-def _open(path: str | Path) -> BinaryIO:
-    file = open(path, "rb")  # noqa: SIM115  closed by the caller, through the stream around it
-    magic = file.read(2)
-    file.seek(0)
+def _open(path: str | Path, opened: ExitStack) -> tuple[BinaryIO, BinaryIO]:
+    """The file as it lies on disk, and the stream of its records."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(0, "is not a file" if os.path.exists(path) else "no such file")
+    raw = opened.enter_context(open(path, "rb"))  # noqa: SIM115
+    magic = raw.read(2)
+    raw.seek(0)
     if magic != _GZIP_MAGIC:
-        return file
-    file.close()
-    return cast(BinaryIO, io.BufferedReader(gzip.open(path), _BUFFER))
+        return raw, raw
+    inflated = opened.enter_context(gzip.GzipFile(fileobj=raw))
+    return raw, opened.enter_context(cast(BinaryIO, io.BufferedReader(inflated, _BUFFER)))
 
 
 def _damaged(path: str | Path, whole: int, part: str) -> str:
