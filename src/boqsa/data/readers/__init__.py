@@ -7,10 +7,15 @@ returns.
 
 from collections.abc import Callable
 
-from boqsa.data.readers import shapestacks
+from boqsa.data.readers import birds, drc, flowers, folder, shapestacks
 from boqsa.data.readers.source import Item, Sample, Source
 
 READERS: dict[str, Callable[..., Source]] = {
+    "birds": birds.read,
+    "dogs": drc.read_dogs,
+    "cars": drc.read_cars,
+    "flowers": flowers.read,
+    "folder": folder.read,
     "shapestacks": shapestacks.read,
 }
 """Reader by the name that `boqsa data prepare` takes."""

@@ -5,7 +5,7 @@ decided over all of them: values 0 and 255 alone are background and foreground, 
 frequency with black as background. A palette is never converted to colours: that would destroy the labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from boqsa.data.packing import IGNORE
-from boqsa.data.readers.picture import SIXTEEN_BITS, open_picture
+from boqsa.data.readers.picture import SIXTEEN_BITS, decoding, open_picture
 from boqsa.errors import InputError
 
 MaskKind = Literal["labels", "foreground", "colours"]
@@ -32,12 +32,20 @@ class MaskSurvey:
     """Files that cannot be read as masks, and why."""
 
 
-def survey_masks(paths: Sequence[Path], threshold: int | None = None) -> MaskSurvey:
-    """Look at every mask to decide how all of them are read."""
+def survey_masks(
+    paths: Sequence[Path], threshold: int | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+) -> MaskSurvey:
+    """Look at every mask, one at a time, to decide how all of them are read.
+
+    Args:
+        paths: The masks.
+        threshold: As in `read_labels`.
+        progress: Called with how many masks were looked at, of how many.
+    """
     seen = np.zeros(IGNORE + 1, dtype=bool)
     most_colours = 0
     broken: dict[Path, str] = {}
-    for path in paths:
+    for done, path in enumerate(paths, 1):
         try:
             values = _read_values(path, threshold)
             if values.ndim == 3:
@@ -46,6 +54,7 @@ def survey_masks(paths: Sequence[Path], threshold: int | None = None) -> MaskSur
                 seen[np.unique(values)] = True
         except InputError as error:
             broken[path] = str(error)
+        progress(done, len(paths))
     if most_colours:
         return MaskSurvey("colours", most_colours, broken)
     labels = np.flatnonzero(seen)
@@ -56,6 +65,11 @@ def survey_masks(paths: Sequence[Path], threshold: int | None = None) -> MaskSur
 
 def read_labels(path: Path, kind: MaskKind, threshold: int | None = None) -> UInt8[np.ndarray, "h w"]:
     """Read one mask as labels: 0 = background, 1..254 = objects, 255 = ignore.
+
+    Args:
+        path: The mask.
+        kind: What `survey_masks` found.
+        threshold: Take grey values above it as label 1, the others as 0.
 
     Raises:
         InputError: if the file is broken, or is not a label map.
@@ -69,24 +83,46 @@ def read_labels(path: Path, kind: MaskKind, threshold: int | None = None) -> UIn
     return values
 
 
+def read_foreground(path: Path, *, dithered: bool = False) -> UInt8[np.ndarray, "h w"]:
+    """Read a black and white mask, as it is stored: 1 where its first channel is above 127.
+
+    Args:
+        path: The mask.
+        dithered: Spread grey values into black and white dots instead, as the published code did with the birds,
+            dogs and cars (spec/datasets.md 9).
+
+    Raises:
+        InputError: if the file is broken.
+    """
+    picture = open_picture(path, upright=False)
+    with decoding(path):
+        if dithered:
+            return np.asarray(picture.convert("1")).astype(np.uint8)  # Pillow dithers by Floyd and Steinberg
+        if picture.mode in SIXTEEN_BITS:
+            return (np.asarray(picture) > 127 * 257).astype(np.uint8)
+        first = np.asarray(picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB"))
+        return ((first if first.ndim == 2 else first[..., 0]) > 127).astype(np.uint8)
+
+
 def _read_values(path: Path, threshold: int | None) -> NDArray[np.uint8]:
     """The stored labels (H, W), or the colours (H, W, 3) where they are not grey."""
     picture = open_picture(path)
-    if threshold is not None:
-        return (np.asarray(picture.convert("L")) > threshold).astype(np.uint8)
-    if picture.format in ("JPEG", "MPO") or path.suffix.lower() in (".jpg", ".jpeg"):
-        raise InputError(f"{path} is a JPEG, which blurs labels; save masks as PNG or give --mask-threshold.")
-    if picture.mode in ("1", "P", "L"):
-        return np.asarray(picture).astype(np.uint8)
-    if picture.mode in SIXTEEN_BITS:
-        wide = np.asarray(picture)
-        if wide.min() < 0 or wide.max() > IGNORE:
-            raise InputError(f"{path} has labels from {wide.min()} to {wide.max()}; 0 to 254 expected.")
-        return wide.astype(np.uint8)
-    if picture.mode not in ("LA", "RGB", "RGBA"):
-        raise InputError(f"{path} has {picture.mode} pixels; a grey, palette or RGB label map expected.")
-    colours = np.asarray(picture.convert("RGB"))
-    return colours if (colours != colours[..., :1]).any() else colours[..., 0]
+    with decoding(path):
+        if threshold is not None:
+            return (np.asarray(picture.convert("L")) > threshold).astype(np.uint8)
+        if picture.format in ("JPEG", "MPO") or path.suffix.lower() in (".jpg", ".jpeg"):
+            raise InputError(f"{path} is a JPEG, which blurs labels; save masks as PNG or give --mask-threshold.")
+        if picture.mode in ("1", "P", "L"):
+            return np.asarray(picture).astype(np.uint8)
+        if picture.mode in SIXTEEN_BITS:
+            wide = np.asarray(picture)
+            if wide.min() < 0 or wide.max() > IGNORE:
+                raise InputError(f"{path} has labels from {wide.min()} to {wide.max()}; 0 to 254 expected.")
+            return wide.astype(np.uint8)
+        if picture.mode not in ("LA", "RGB", "RGBA"):
+            raise InputError(f"{path} has {picture.mode} pixels; a grey, palette or RGB label map expected.")
+        colours = np.asarray(picture.convert("RGB"))
+        return colours if (colours != colours[..., :1]).any() else colours[..., 0]
 
 
 def _labels_of_colours(colours: UInt8[np.ndarray, "h w 3"], path: Path) -> UInt8[np.ndarray, "h w"]:
