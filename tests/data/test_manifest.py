@@ -18,9 +18,10 @@ MANIFEST = Manifest(
     foreground="the dog",
     image_size=(5, 7),
     counts={"train": 12, "test": 4},
+    images_per_shard=100,
     split_rule="by hand",
     partial=True,
-    sha256={"train.image.npy": "ab", "test.image.npy": "cd"},
+    sha256={"train.image.000.npy": "ab", "test.image.000.npy": "cd"},
     options={"crop": "none", "limit": 3, "masks": None},
     notices=("é",),
     skipped=("a.png",),
@@ -40,14 +41,17 @@ def test_round_trip(folder: Path) -> None:
 
 def test_fingerprint_is_of_the_content_alone() -> None:
     assert replace(MANIFEST, source="elsewhere", notices=()).fingerprint == MANIFEST.fingerprint
-    for sha256 in ({"train.image.npy": "ab"}, {"train.image.npy": "cd", "test.image.npy": "ab"}):
+    for sha256 in ({"train.image.000.npy": "ab"}, {"train.image.000.npy": "cd", "test.image.000.npy": "ab"}):
         assert replace(MANIFEST, sha256=sha256).fingerprint != MANIFEST.fingerprint
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 1},
+        {"images_per_shard": 0},
+        {"extras": ["a/b"]},
+        {"leak": 1},
         {"counts": {"train": "12"}},
         {"counts": {"train": 0}},
         {"counts": {"../train": 12}},
@@ -56,7 +60,7 @@ def test_fingerprint_is_of_the_content_alone() -> None:
         {"image_size": [5, 7, 1]},
         {"task": "video"},
         {"notices": None},
-        {"sha256": {"train.image.npy": 1}},
+        {"sha256": {"train.image.000.npy": 1}},
         {"surprise": 1},
     ],
 )

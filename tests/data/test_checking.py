@@ -50,21 +50,21 @@ def test_without_masks(tmp_path: Path) -> None:
 
 def test_a_changed_byte_is_found(tmp_path: Path) -> None:
     packed = pack(tmp_path)
-    content = bytearray((packed / "train.image.npy").read_bytes())
+    content = bytearray((packed / "train.image.000.npy").read_bytes())
     content[-1] ^= 1
-    (packed / "train.image.npy").write_bytes(content)
+    (packed / "train.image.000.npy").write_bytes(content)
     report = check(packed)
     assert not report.ok
-    assert "train.image.npy was changed" in report.findings[0]
+    assert "train.image.000.npy was changed" in report.findings[0]
     assert report.lines()[-1] == "1 findings"
 
 
 def test_missing_cut_and_foreign_files_are_found(tmp_path: Path) -> None:
     packed = pack(tmp_path)
-    (packed / "train.mask.npy").unlink()
+    (packed / "train.mask.000.npy").unlink()
     (packed / "note.txt").touch()
     findings = "\n".join(check(packed).findings)
-    assert "cannot read train.mask.npy" in findings
+    assert "cannot read train.mask.000.npy" in findings
     assert "do not belong here: note.txt" in findings
 
 
