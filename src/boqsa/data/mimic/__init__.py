@@ -9,10 +9,32 @@ from pathlib import Path
 
 from boqsa.atomic import atomic_folder
 from boqsa.data.catalog import entry
+from boqsa.data.mimic.birds import write_birds
+from boqsa.data.mimic.clevrtex import write_clevrtex_camo, write_clevrtex_full, write_clevrtex_outd
 from boqsa.data.mimic.content import Content
+from boqsa.data.mimic.ptr import write_ptr
+from boqsa.data.mimic.shapestacks import write_shapestacks
+from boqsa.data.mimic.views import write_clevr567, write_room_chair, write_room_diverse
+from boqsa.data.mimic.drc import write_cars, write_dogs
+from boqsa.data.mimic.flowers import write_flowers
+from boqsa.data.mimic.folder import write_folder
 from boqsa.errors import InputError
 
-WRITERS: dict[str, Callable[[Path, Content], Path]] = {}
+WRITERS: dict[str, Callable[[Path, Content], Path]] = {
+    "birds": write_birds,
+    "cars": write_cars,
+    "dogs": write_dogs,
+    "flowers": write_flowers,
+    "folder": write_folder,
+    "shapestacks": write_shapestacks,
+    "clevrtex_full": write_clevrtex_full,
+    "clevrtex_camo": write_clevrtex_camo,
+    "clevrtex_outd": write_clevrtex_outd,
+    "ptr": write_ptr,
+    "clevr567": write_clevr567,
+    "room_chair": write_room_chair,
+    "room_diverse": write_room_diverse,
+}
 """Writer by the data set's name. It fills a folder, which may exist, and returns what `prepare` is to be given as SOURCE."""
 
 _IMAGES_BESIDE = {"coco_instances": "images"}

@@ -7,7 +7,7 @@ returns.
 
 from collections.abc import Callable
 
-from boqsa.data.readers import birds, drc, flowers, folder, shapestacks
+from boqsa.data.readers import birds, clevrtex, drc, flowers, folder, ptr, shapestacks, views
 from boqsa.data.readers.source import Item, Sample, Source
 
 READERS: dict[str, Callable[..., Source]] = {
@@ -17,6 +17,13 @@ READERS: dict[str, Callable[..., Source]] = {
     "flowers": flowers.read,
     "folder": folder.read,
     "shapestacks": shapestacks.read,
+    "clevrtex_full": clevrtex.read_full,
+    "clevrtex_camo": clevrtex.read_camo,
+    "clevrtex_outd": clevrtex.read_outd,
+    "ptr": ptr.read,
+    "clevr567": views.read_clevr567,
+    "room_chair": views.read_room_chair,
+    "room_diverse": views.read_room_diverse,
 }
 """Reader by the name that `boqsa data prepare` takes."""
 
