@@ -40,5 +40,4 @@ def write_birds(target: Path, content: Content) -> Path:
 
 def _save(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}
-    Image.fromarray(pixels).save(path, **options)
+    Image.fromarray(pixels).save(path, quality=95, subsampling=0)  # which a PNG does not heed

@@ -10,7 +10,7 @@ _SIZE = (112, 144)
 
 
 def write_folder(target: Path, content: Content) -> Path:
-    """Write `images/<split>/<number>.png` and `masks/<split>/<number>.png`; every sixth image is val, every sixth test."""
+    """Write images and masks of the same names, `<split>/<number>.png`; every sixth is val, every sixth test."""
     for index in range(content.count):
         split = {4: "val", 5: "test"}.get(index % 6, "train")
         image, mask = content.scene(index, _SIZE)
