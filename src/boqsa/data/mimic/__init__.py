@@ -12,12 +12,12 @@ from boqsa.data.catalog import entry
 from boqsa.data.mimic.birds import write_birds
 from boqsa.data.mimic.clevrtex import write_clevrtex_camo, write_clevrtex_full, write_clevrtex_outd
 from boqsa.data.mimic.content import Content
-from boqsa.data.mimic.ptr import write_ptr
-from boqsa.data.mimic.shapestacks import write_shapestacks
-from boqsa.data.mimic.views import write_clevr567, write_room_chair, write_room_diverse
 from boqsa.data.mimic.drc import write_cars, write_dogs
 from boqsa.data.mimic.flowers import write_flowers
 from boqsa.data.mimic.folder import write_folder
+from boqsa.data.mimic.ptr import write_ptr
+from boqsa.data.mimic.shapestacks import write_shapestacks
+from boqsa.data.mimic.views import write_clevr567, write_room_chair, write_room_diverse
 from boqsa.errors import InputError
 
 WRITERS: dict[str, Callable[[Path, Content], Path]] = {
