@@ -7,7 +7,23 @@ returns.
 
 from collections.abc import Callable
 
-from boqsa.data.readers import birds, clevrtex, drc, flowers, folder, ptr, shapestacks, views
+from boqsa.data.readers import (
+    arrays,
+    birds,
+    clevr_with_masks,
+    clevrtex,
+    coco_instances,
+    drc,
+    flowers,
+    folder,
+    instances,
+    multi_dsprites,
+    objectsroom,
+    ptr,
+    shapestacks,
+    tetrominoes,
+    views,
+)
 from boqsa.data.readers.source import Item, Sample, Source
 
 READERS: dict[str, Callable[..., Source]] = {
@@ -16,6 +32,11 @@ READERS: dict[str, Callable[..., Source]] = {
     "cars": drc.read_cars,
     "flowers": flowers.read,
     "folder": folder.read,
+    "arrays": arrays.read,
+    "objectsroom": objectsroom.read,
+    "clevr_with_masks": clevr_with_masks.read,
+    "multi_dsprites": multi_dsprites.read,
+    "tetrominoes": tetrominoes.read,
     "shapestacks": shapestacks.read,
     "clevrtex_full": clevrtex.read_full,
     "clevrtex_camo": clevrtex.read_camo,
@@ -24,6 +45,10 @@ READERS: dict[str, Callable[..., Source]] = {
     "clevr567": views.read_clevr567,
     "room_chair": views.read_room_chair,
     "room_diverse": views.read_room_diverse,
+    "ycb": instances.read_ycb,
+    "scannet": instances.read_scannet,
+    "coco": instances.read_coco,
+    "coco_instances": coco_instances.read,
 }
 """Reader by the name that `boqsa data prepare` takes."""
 

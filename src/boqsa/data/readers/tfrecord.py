@@ -11,7 +11,7 @@ import os
 import struct
 import zlib
 from array import array
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -44,7 +44,7 @@ def read_examples(path: str | Path) -> Iterator[dict[str, Feature]]:
             raise InputError(f"{path}: record {index} is not a tf.train.Example: {error}.") from None
 
 
-def read_records(path: str | Path, *, at: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:
+def read_records(path: str | Path, *, at: Callable[[int], None] = lambda _: None) -> Generator[bytes, None, None]:
     """Yield the payload of every record, checksums verified; compression is told by the first two bytes.
 
     Args:
