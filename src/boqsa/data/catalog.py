@@ -64,7 +64,7 @@ CATALOG: dict[str, DatasetEntry] = {
     ),
     "objectsroom": DatasetEntry(
         name="objectsroom",
-        what="rooms of plain colours with up to three solids, rendered; in three test sets with none, six, or four to six "
+        what="rooms of plain colours with up to three solids, rendered; three test sets have none, six, or four to six "
         "of one colour",
         task="multi-object",
         image_size=(64, 64),
@@ -75,8 +75,8 @@ CATALOG: dict[str, DatasetEntry] = {
         obtain="objects_room_train.tfrecords (7 GB) and, if wanted, the three objects_room_test_*.tfrecords, in one "
         "folder: SOURCE; or one of the files",
         published="1,000,000 training frames; three test sets of about 1,000 frames, whose exact size is unknown",
-        paper="ARI-FG, MSC-FG and MSE at 64x64; the published code cuts test and val from the head of the training file "
-        "and leaves the official test sets unused",
+        paper="ARI-FG, MSC-FG and MSE at 64x64; the published code cuts test and val from the head of the training "
+        "file and leaves the official test sets unused",
         expected={"train": 980_000, "val": 10_000, "test": 10_000},
         highest_label={"*": 3, "empty_room": 0, "six_objects": 6, "identical_color": 6},
     ),
@@ -108,8 +108,8 @@ CATALOG: dict[str, DatasetEntry] = {
         foreground="every entity but the first",
         licence="not stated for the images; Multi-Object Datasets publishes its code under Apache-2.0",
         owners="Kabra et al. 2019 (DeepMind), Multi-Object Datasets, multi_dsprites",
-        obtain="multi_dsprites_binarized, _colored_on_grayscale or _colored_on_colored.tfrecords (0.5 to 1 GB each), or "
-        "their folder and --variant",
+        obtain="multi_dsprites_binarized, _colored_on_grayscale or _colored_on_colored.tfrecords (0.5 to 1 GB each), "
+        "or their folder and --variant",
         published="1,000,000 images in each variant, without official splits",
         paper="not in the paper; ARI-FG at 64x64 is usual",
         splits={

@@ -9,13 +9,22 @@ from pathlib import Path
 
 from boqsa.atomic import atomic_folder
 from boqsa.data.catalog import entry
+from boqsa.data.mimic.arrays import write_arrays
 from boqsa.data.mimic.birds import write_birds
 from boqsa.data.mimic.clevrtex import write_clevrtex_camo, write_clevrtex_full, write_clevrtex_outd
+from boqsa.data.mimic.coco_instances import write_coco_instances
 from boqsa.data.mimic.content import Content
 from boqsa.data.mimic.drc import write_cars, write_dogs
 from boqsa.data.mimic.flowers import write_flowers
 from boqsa.data.mimic.folder import write_folder
+from boqsa.data.mimic.instances import write_coco, write_scannet, write_ycb
 from boqsa.data.mimic.ptr import write_ptr
+from boqsa.data.mimic.records import (
+    write_clevr_with_masks,
+    write_multi_dsprites,
+    write_objectsroom,
+    write_tetrominoes,
+)
 from boqsa.data.mimic.shapestacks import write_shapestacks
 from boqsa.data.mimic.views import write_clevr567, write_room_chair, write_room_diverse
 from boqsa.errors import InputError
@@ -26,6 +35,11 @@ WRITERS: dict[str, Callable[[Path, Content], Path]] = {
     "dogs": write_dogs,
     "flowers": write_flowers,
     "folder": write_folder,
+    "arrays": write_arrays,
+    "objectsroom": write_objectsroom,
+    "clevr_with_masks": write_clevr_with_masks,
+    "multi_dsprites": write_multi_dsprites,
+    "tetrominoes": write_tetrominoes,
     "shapestacks": write_shapestacks,
     "clevrtex_full": write_clevrtex_full,
     "clevrtex_camo": write_clevrtex_camo,
@@ -34,6 +48,10 @@ WRITERS: dict[str, Callable[[Path, Content], Path]] = {
     "clevr567": write_clevr567,
     "room_chair": write_room_chair,
     "room_diverse": write_room_diverse,
+    "ycb": write_ycb,
+    "scannet": write_scannet,
+    "coco": write_coco,
+    "coco_instances": write_coco_instances,
 }
 """Writer by the data set's name. It fills a folder, which may exist, and returns what `prepare` is to be given as SOURCE."""
 
