@@ -1,12 +1,18 @@
 """A folder of images: layouts, pairing, conversions and everything that must not pass in silence."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from boqsa.data import prepare
+from boqsa.data.mimic.content import Content
+from boqsa.data.mimic.folder import write_folder
+from boqsa.data.packed import PackedDataset
 from boqsa.data.readers import folder
+from boqsa.data.readers.source import Item, Sample, Source
 from boqsa.errors import InputError
 
 
@@ -34,35 +40,43 @@ def corner(label: int, size: tuple[int, int] = (40, 30)) -> np.ndarray:
     return labels
 
 
+def loaded(source: Source) -> list[tuple[Item, Sample]]:
+    return [(item, source.load(item)) for item in source.items()]
+
+
+def first(source: Source) -> Sample:
+    return source.load(next(iter(source.items())))
+
+
 def test_nested_sorted_hidden_and_suffixes(tmp_path: Path) -> None:
     for name in ("b/x.PNG", "a/y.jpg", "a/z.webp", "B.bmp", ".hidden.png", ".cache/q.png", "a/readme.txt"):
         if name.endswith("txt"):
             (tmp_path / name).write_text("no image")
         else:
             picture(tmp_path / name)
-    samples = list(folder.read(tmp_path).samples)
-    assert [sample.name for sample in samples] == ["B.bmp", "a/y.jpg", "a/z.webp", "b/x.PNG"]
-    assert {sample.image.shape for sample in samples} == {(128, 128, 3)}
-    assert all(sample.mask is None for sample in samples)
+    samples = loaded(folder.read(tmp_path))
+    assert [item.name for item, _ in samples] == ["B.bmp", "a/y.jpg", "a/z.webp", "b/x.PNG"]
+    assert {sample.image.shape for _, sample in samples} == {(128, 128, 3)}
+    assert all(sample.mask is None for _, sample in samples)
 
 
 def test_crop_and_squeeze(tmp_path: Path) -> None:
     path = picture(tmp_path / "a.png")
     with Image.open(path) as image:
-        cropped = image.crop((5, 0, 35, 30)).resize((16, 16), Image.Resampling.BILINEAR)
-        squeezed = image.resize((16, 16), Image.Resampling.BILINEAR)
+        cropped = image.crop((5, 0, 35, 30)).resize((16, 12), Image.Resampling.BILINEAR)
+        squeezed = image.resize((16, 12), Image.Resampling.BILINEAR)
     for crop, expected in (("centre", cropped), ("none", squeezed)):
-        sample = next(folder.read(tmp_path, image_size=16, crop=crop).samples)
+        sample = first(folder.read(tmp_path, image_size=(12, 16), crop=crop))
         np.testing.assert_array_equal(sample.image, np.asarray(expected))
 
 
 def test_hash_split_is_stable_when_images_are_added(tmp_path: Path) -> None:
     for index in range(60):
         picture(tmp_path / f"{index}.png", size=(4, 4))
-    before = {sample.name: sample.split for sample in folder.read(tmp_path, image_size=4).samples}
+    before = {item.name: item.split for item in folder.read(tmp_path).items()}
     for index in range(60, 80):
         picture(tmp_path / f"{index}.png", size=(4, 4))
-    after = {sample.name: sample.split for sample in folder.read(tmp_path, image_size=4).samples}
+    after = {item.name: item.split for item in folder.read(tmp_path).items()}
     assert before.items() <= after.items()
     shares = [list(after.values()).count(split) / 80 for split in ("train", "val", "test")]
     assert 0.65 < shares[0] < 0.95
@@ -76,10 +90,10 @@ def test_split_folders_and_their_masks(layout: str, tmp_path: Path) -> None:
         picture(image)
         mask = str(image.with_suffix(".png")).replace("images", "masks")
         label_map(Path(mask if "masks" in mask else tmp_path / "masks" / split / "a.png"), corner(3))
-    source = folder.read(tmp_path, image_size=30)
-    samples = list(source.samples)
-    assert [sample.split for sample in samples] == ["train", "test"]
-    np.testing.assert_array_equal(samples[0].mask, corner(3)[:, 5:35])
+    source = folder.read(tmp_path, image_size=(30, 30))
+    samples = loaded(source)
+    assert [item.split for item, _ in samples] == ["train", "test"]
+    np.testing.assert_array_equal(samples[0][1].mask, corner(3)[:, 5:35])
     assert source.split_rule == "the folders train, val and test"
 
 
@@ -93,11 +107,12 @@ def test_images_beside_split_folders_are_refused(tmp_path: Path) -> None:
 def test_named_masks_inside_the_source_are_not_images(tmp_path: Path) -> None:
     picture(tmp_path / "sub/a.jpg")
     label_map(tmp_path / "labels/sub/a.png", corner(2), mode="P")
-    source = folder.read(tmp_path, masks=tmp_path / "labels", image_size=30)
-    samples = list(source.samples)
-    assert [sample.name for sample in samples] == ["sub/a.jpg"]
-    assert np.unique(samples[0].mask).tolist() == [0, 2]
-    assert source.task == "multi-object"
+    for masks in (tmp_path / "labels", "labels"):
+        source = folder.read(tmp_path, masks=masks, image_size=(30, 30))
+        samples = loaded(source)
+        assert [item.name for item, _ in samples] == ["sub/a.jpg"]
+        assert np.unique(samples[0][1].mask).tolist() == [0, 2]
+        assert source.task == "multi-object"
 
 
 def test_black_and_white_masks_are_foreground_but_255_among_labels_is_ignore(tmp_path: Path) -> None:
@@ -106,12 +121,12 @@ def test_black_and_white_masks_are_foreground_but_255_among_labels_is_ignore(tmp
     label_map(tmp_path / "masks/a.png", corner(255))
     label_map(tmp_path / "masks/b.png", corner(0))
     source = folder.read(tmp_path)
-    assert np.unique(next(source.samples).mask).tolist() == [0, 1]
+    assert np.unique(first(source).mask).tolist() == [0, 1]
     assert source.task == "foreground"
     assert "255 was read as foreground" in source.notices[0]
     label_map(tmp_path / "masks/b.png", corner(4))
     source = folder.read(tmp_path)
-    assert np.unique(next(source.samples).mask).tolist() == [0, 255]
+    assert np.unique(first(source).mask).tolist() == [0, 255]
     assert source.task == "multi-object"
 
 
@@ -120,7 +135,7 @@ def test_one_bit_masks_are_foreground(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     Image.fromarray(corner(1) > 0).save(tmp_path / "masks/a.png")
     source = folder.read(tmp_path)
-    assert np.unique(next(source.samples).mask).tolist() == [0, 1]
+    assert np.unique(first(source).mask).tolist() == [0, 1]
     assert source.task == "foreground"
 
 
@@ -130,7 +145,7 @@ def test_colours_become_labels_by_frequency(tmp_path: Path) -> None:
     colours[:5, 5:35] = (0, 0, 255)
     colours[5:20, 5:35] = (255, 0, 0)
     label_map(tmp_path / "masks/a.png", colours)
-    mask = next(folder.read(tmp_path, image_size=30).samples).mask
+    mask = first(folder.read(tmp_path, image_size=(30, 30))).mask
     assert (mask[0, 0], mask[10, 0], mask[29, 0]) == (2, 1, 0)
 
 
@@ -138,9 +153,9 @@ def test_jpeg_masks_need_a_threshold(tmp_path: Path) -> None:
     picture(tmp_path / "images/a.png")
     label_map(tmp_path / "masks/a.jpg", corner(255))
     with pytest.raises(InputError, match=r"JPEG.*--mask-threshold"):
-        list(folder.read(tmp_path).samples)
+        folder.read(tmp_path)
     source = folder.read(tmp_path, mask_threshold=127)
-    assert np.unique(next(source.samples).mask).tolist() == [0, 1]
+    assert np.unique(first(source).mask).tolist() == [0, 1]
 
 
 def test_conversions_are_told(tmp_path: Path) -> None:
@@ -148,14 +163,13 @@ def test_conversions_are_told(tmp_path: Path) -> None:
     picture(tmp_path / "print.jpg", mode="CMYK")
     deep = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    source = folder.read(tmp_path, image_size=64)
-    images = {sample.name: sample.image for sample in source.samples}
-    assert source.notices == [
-        "1 images: 16 bits reduced to 8",
-        "1 images: CMYK converted to RGB",
-        "1 images: alpha dropped",
-    ]
-    np.testing.assert_array_equal(images["deep.png"][..., 1], deep >> 8)
+    samples = {item.name: sample for item, sample in loaded(folder.read(tmp_path, image_size=(64, 64)))}
+    assert {name: sample.notices for name, sample in samples.items()} == {
+        "alpha.png": ("alpha dropped",),
+        "deep.png": ("16 bits reduced to 8",),
+        "print.jpg": ("CMYK converted to RGB",),
+    }
+    np.testing.assert_array_equal(samples["deep.png"].image[..., 1], deep >> 8)
 
 
 def test_exif_orientation_turns_the_image_and_refuses_a_mask_that_lies(tmp_path: Path) -> None:
@@ -163,24 +177,84 @@ def test_exif_orientation_turns_the_image_and_refuses_a_mask_that_lies(tmp_path:
     exif[0x0112] = 6
     picture(tmp_path / "images/a.jpg", exif=exif)
     label_map(tmp_path / "masks/a.png", corner(1, size=(30, 40)))
-    source = folder.read(tmp_path, image_size=30)
-    assert next(source.samples).mask.shape == (30, 30)
+    sample = first(folder.read(tmp_path, image_size=(30, 30)))
+    assert sample.mask.shape == (30, 30)
+    assert "look whether its mask fits" in sample.notices[1]
     label_map(tmp_path / "masks/a.png", corner(1, size=(40, 30)))
     with pytest.raises(InputError, match="40x30 once its EXIF orientation is applied"):
-        list(folder.read(tmp_path).samples)
+        first(folder.read(tmp_path))
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
 def test_broken_images_are_listed_and_may_be_skipped(suffix: str, tmp_path: Path) -> None:
-    good = picture(tmp_path / "good.png")
-    broken = picture(tmp_path / f"cut.{suffix}", size=(200, 200))
+    root = tmp_path / "source"
+    good = picture(root / "good.png")
+    broken = picture(root / f"cut.{suffix}", size=(200, 200))
     broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
-    (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(InputError, match=r"2 of 3 images cannot be used: .*cut.*text\.png.*--skip-broken"):
-        list(folder.read(tmp_path).samples)
-    source = folder.read(tmp_path, skip_broken=True)
-    assert [sample.name for sample in source.samples] == [good.name]
-    assert len(source.skipped) == 2
+    (root / "text.png").write_text("no image")
+    with pytest.raises(InputError, match=rf"cut\.{suffix} is a broken image.*--skip-broken"):
+        prepare("folder", root, tmp_path / "packed")
+    manifest = prepare("folder", root, tmp_path / "packed", skip_broken=2, workers=1)
+    assert [Path(skipped.split(" is ")[0]).name for skipped in manifest.skipped] == [broken.name, "text.png"]
+    (split,) = manifest.counts
+    assert PackedDataset(tmp_path / "packed", split).names() == [good.name]
+
+
+def test_broken_masks_are_told_together(tmp_path: Path) -> None:
+    for name in "abc":
+        picture(tmp_path / f"images/{name}.png")
+        label_map(tmp_path / f"masks/{name}.png", corner(2))
+    for name in "bc":
+        (tmp_path / f"masks/{name}.png").write_text("no mask")
+    source = folder.read(tmp_path)
+    items = list(source.items())
+    assert source.load(items[0]).mask is not None
+    with pytest.raises(
+        InputError, match=r"2 masks cannot be read: .*b\.png is not an image.*, .*c\.png is not an image"
+    ):
+        source.load(items[1])
+    with pytest.raises(InputError, match=r"c\.png is not an image"):
+        source.load(items[2])
+    (tmp_path / "masks/a.png").write_text("no mask")
+    with pytest.raises(InputError, match=r"none of the masks can be read: .*a\.png"):
+        folder.read(tmp_path)
+
+
+def test_only_some_splits_have_masks(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        picture(tmp_path / f"images/{split}/a.png")
+    label_map(tmp_path / "masks/val/a.png", corner(1))
+    masks = {item.split: sample.mask is not None for item, sample in loaded(folder.read(tmp_path))}
+    assert masks == {"train": False, "val": True}
+
+
+def test_limit_is_of_each_split_and_bounds_the_survey(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name in "ab":
+            picture(tmp_path / f"images/{split}/{name}.png")
+            label_map(tmp_path / f"masks/{split}/{name}.png", corner(1))
+    (tmp_path / "masks/val/b.png").write_text("no mask")
+    seen: list[tuple[str, int, int]] = []
+    source = folder.read(tmp_path, limit=1, progress=lambda *told: seen.append(told))
+    assert [item.name for item in source.items()] == ["images/train/a.png", "images/val/a.png"]
+    assert source.partial
+    assert source.total == 2
+    assert seen == [("surveying", 1, 2), ("surveying", 2, 2)]
+    assert [sample.mask is None for _, sample in loaded(source)] == [False, False]
+
+
+def test_a_folder_that_an_archive_wrapped_around_and_links(tmp_path: Path) -> None:
+    picture(tmp_path / "up/data/images/a.png")
+    label_map(tmp_path / "up/data/masks/a.png", corner(3))
+    (tmp_path / "up/__MACOSX").mkdir()
+    (tmp_path / "up/data/images/round").symlink_to(tmp_path / "up/data/images")
+    picture(tmp_path / "elsewhere/b.png")
+    label_map(tmp_path / "up/data/masks/more/b.png", corner(3))
+    (tmp_path / "up/data/images/more").symlink_to(tmp_path / "elsewhere")
+    source = folder.read(tmp_path / "up")
+    assert [item.name for item in source.items()] == ["images/a.png", "images/more/b.png"]
+    assert source.options["masks"] == "masks"
+    assert all(sample.mask.max() == 3 for _, sample in loaded(source))
 
 
 def test_pairing_mistakes(tmp_path: Path) -> None:
@@ -193,10 +267,10 @@ def test_pairing_mistakes(tmp_path: Path) -> None:
     source = folder.read(tmp_path)
     assert source.notices == ["1 masks have no image: a_mask"]
     with pytest.raises(InputError, match=r"b\.png has no mask"):
-        list(source.samples)
+        loaded(source)
     label_map(tmp_path / "masks/b.png", corner(1, size=(30, 30)))
     with pytest.raises(InputError, match=r"b\.png is 30x40, its mask .* is 30x30"):
-        list(folder.read(tmp_path).samples)
+        loaded(folder.read(tmp_path))
     label_map(tmp_path / "masks/a.bmp", corner(1))
     with pytest.raises(InputError, match="masks of the same image"):
         folder.read(tmp_path)
@@ -212,18 +286,79 @@ def test_wrong_folders(tmp_path: Path) -> None:
         folder.read(tmp_path / "a.png")
     with pytest.raises(InputError, match=r"mask folder .* does not exist"):
         folder.read(tmp_path, masks=tmp_path / "none")
-    with pytest.raises(InputError, match="choose 'centre' or 'none'"):
+    with pytest.raises(InputError, match="crop 'square' is unknown; choose one of centre, none"):
         folder.read(tmp_path, crop="square")
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(InputError, match=r"mask folder .*masks has no images"):
+        folder.read(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "masks", "task"),
-    [("flowers17", None, "foreground"), ("nuclei_dsb2018", "instances", "multi-object")],
+    [
+        ("flowers17", None, "foreground"),
+        ("weizmann_horses", None, "foreground"),
+        ("grabcut13", None, "foreground"),
+        ("nuclei_dsb2018", "instances", "multi-object"),
+        ("coco_mini", "instances", "multi-object"),
+    ],
 )
 def test_photographs(name: str, masks: str | None, task: str, shared: Path) -> None:
-    root = shared / name
-    source = folder.read(root, masks=None if masks is None else root / masks, limit=30, image_size=64)
-    samples = list(source.samples)
-    assert len(samples) == 30
+    source = folder.read(shared / name, masks=masks, limit=8, image_size=(64, 48))
+    samples = loaded(source)
+    assert 8 <= len(samples) <= 24
     assert source.task == task
-    assert sum(int(sample.mask.max()) for sample in samples) >= 30
+    assert {sample.image.shape for _, sample in samples} == {(64, 48, 3)}
+    with_objects = sum(bool(((sample.mask > 0) & (sample.mask < 255)).any()) for _, sample in samples)
+    assert with_objects >= 0.8 * len(samples)  # some photographs of coco_mini have none in their middle
+    coloured = [sample.image for _, sample in samples if (sample.image[..., 0] != sample.image[..., 2]).any()]
+    assert coloured
+
+
+def test_mimic(tmp_path: Path) -> None:
+    content = Content(count=24, seed=3)
+    manifest = prepare("folder", write_folder(tmp_path / "mimic", content), tmp_path / "packed", image_size=(56, 56))
+    assert manifest.counts == {"train": 16, "val": 4, "test": 4}
+    assert manifest.skipped == ()
+    image, mask = content.scene(4, (112, 144))  # the first of val
+    packed = PackedDataset(tmp_path / "packed", "val").batch([0])
+    np.testing.assert_array_equal(packed["mask"][0], mask[1::2, 17:128:2])
+    shrunk = Image.fromarray(image[:, 16:128]).resize((56, 56), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(packed["image"][0].permute(1, 2, 0), np.asarray(shrunk))
+
+
+def test_damage_ends_in_an_input_error_or_a_good_result(tmp_path: Path) -> None:
+    picture(tmp_path / "good/images/train/a.png", size=(9, 7))
+    picture(tmp_path / "good/images/train/b.jpg", size=(9, 7))
+    picture(tmp_path / "good/images/train/c.webp", size=(9, 7))
+    for name in "abc":
+        label_map(tmp_path / f"good/masks/train/{name}.png", corner(2, size=(9, 12))[:7], mode="P")
+    names = [path.relative_to(tmp_path / "good") for path in sorted((tmp_path / "good").rglob("*.*"))]
+    refused = 0
+    for seed in range(48):
+        rng = np.random.default_rng(seed)
+        shutil.copytree(tmp_path / "good", tmp_path / "bad", dirs_exist_ok=True)
+        damage(tmp_path / "bad" / names[seed % len(names)], rng)
+        target = tmp_path / f"packed{seed}"
+        try:
+            manifest = prepare("folder", tmp_path / "bad", target, image_size=(4, 4), workers=1)
+        except InputError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+            refused += 1
+        else:
+            assert manifest.counts == {"train": 3}
+    assert 12 <= refused < 48
+
+
+def damage(path: Path, rng: np.random.Generator) -> None:
+    content = bytearray(path.read_bytes())
+    kind = rng.integers(3)
+    if kind == 0:
+        for position in rng.integers(0, len(content), 3):
+            content[position] = rng.integers(256)
+    elif kind == 1:
+        del content[rng.integers(len(content)) :]
+    else:
+        first, second = sorted(rng.integers(0, len(content), 2))
+        content[first:second] = content[first:second][::-1]
+    path.write_bytes(content)

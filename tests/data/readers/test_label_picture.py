@@ -1,12 +1,13 @@
 """Mask files: what one file cannot say is decided over all of them."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from boqsa.data.readers.label_picture import read_labels, survey_masks
+from boqsa.data.readers.label_picture import read_foreground, read_labels, survey_masks
 from boqsa.errors import InputError
 
 
@@ -51,3 +52,43 @@ def test_a_photograph_is_no_label_map(tmp_path: Path) -> None:
 
 def test_no_masks() -> None:
     assert survey_masks([]).highest == 0
+
+
+def test_survey_tells_its_progress_and_keeps_no_picture(tmp_path: Path) -> None:
+    pixels = np.zeros((1000, 1000), np.uint8)
+    pixels[0, 0] = 9
+    paths = [save(tmp_path / f"{index}.png", pixels) for index in range(12)]
+    told: list[tuple[int, int]] = []
+    survey_masks(paths[:1])
+    tracemalloc.start()
+    survey = survey_masks(paths, None, lambda done, total: told.append((done, total)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert survey.highest == 9
+    assert told == [(done, 12) for done in range(1, 13)]
+    assert peak < 6 * pixels.nbytes
+
+
+def test_foreground_is_a_bright_first_channel(tmp_path: Path) -> None:
+    grey = np.array([[0, 127, 128, 255]], np.uint8)
+    expected = [[0, 0, 1, 1]]
+    assert read_foreground(save(tmp_path / "grey.png", grey)).tolist() == expected
+    assert read_foreground(save(tmp_path / "deep.png", grey.astype(np.uint16) * 257)).tolist() == expected
+    colours = np.stack([grey, 255 - grey, grey * 0, grey * 0], axis=2)  # only the first channel counts, nor does alpha
+    assert read_foreground(save(tmp_path / "alpha.png", colours)).tolist() == expected
+    assert read_foreground(save(tmp_path / "two.png", np.stack([grey, 255 - grey], axis=2))).tolist() == expected
+    assert read_foreground(save(tmp_path / "bits.png", grey > 127)).tolist() == expected
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8))
+    palette.putpalette([200, 0, 0, 0, 255, 255])
+    palette.save(tmp_path / "palette.png")
+    assert read_foreground(tmp_path / "palette.png").tolist() == [[1, 0]]
+
+
+def test_dithering_makes_dots_of_grey(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", np.full((64, 64), 64, np.uint8))
+    assert read_foreground(path).max() == 0
+    assert 0.2 < read_foreground(path, dithered=True).mean() < 0.3
+    black_and_white = np.zeros((8, 8), np.uint8)
+    black_and_white[2:5, 1:7] = 255
+    path = save(tmp_path / "b.png", black_and_white)
+    np.testing.assert_array_equal(read_foreground(path, dithered=True), read_foreground(path))

@@ -1,6 +1,8 @@
 """Single image files: pixel formats and damage."""
 
+import os
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -10,6 +12,16 @@ from PIL import Image, ImageOps
 
 from boqsa.data.readers.picture import open_picture, read_rgb
 from boqsa.errors import InputError
+
+
+def write_png(path: Path, header: bytes, rows: bytes, *more: tuple[bytes, bytes]) -> None:
+    """Write a PNG chunk by chunk; `more` come between its header and its pixels."""
+    chunks = [(b"IHDR", header), *more, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    framed = [
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
 
 
 def test_palette_with_transparency_loses_its_alpha_aloud(tmp_path: Path) -> None:
@@ -32,23 +44,58 @@ def test_grey_is_repeated_without_a_word(tmp_path: Path) -> None:
 
 def test_sixteen_bit_colours_are_told(tmp_path: Path) -> None:
     rows = b"\0" + struct.pack(">6H", 0x1234, 0x5678, 0x9ABC, 0, 1, 0xFFFF)  # filter byte, two pixels
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + checksum
-
-    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
-    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+    write_png(tmp_path / "a.png", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0), rows)
     phrases: list[str] = []
     assert read_rgb(tmp_path / "a.png", phrases.append).tolist() == [[[0x12, 0x56, 0x9A], [0, 0, 0xFF]]]
     assert phrases == ["16 bits reduced to 8"]
 
 
-def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "a.tiff")
-    with pytest.raises(InputError, match="without a fixed range"):
-        read_rgb(tmp_path / "a.tiff", lambda _: None)
+def test_a_file_is_what_its_first_bytes_say(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 3), (255, 0, 0)).save(tmp_path / "a.png", format="BMP")
+    assert open_picture(tmp_path / "a.png").size == (2, 3)
+    Image.new("RGB", (2, 3)).save(tmp_path / "b.png", format="TIFF")
+    (tmp_path / "c.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+    )  # Pillow would start a program
+    for name in ("b.png", "c.png"):
+        with pytest.raises(InputError, match=rf"{name} is not an image \(PNG, JPEG, BMP, WEBP are read\)"):
+            open_picture(tmp_path / name)
+
+
+@pytest.mark.parametrize(("side", "found"), [(10_001, "10001x10001 pixels"), (60_000, "far more")])
+def test_a_picture_that_promises_too_much_is_not_decoded(side: int, found: str, tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), b"")
+    tracemalloc.start()
+    with pytest.raises(InputError, match=f"a.png has {found}; at most 100 million pixels are read"):
+        open_picture(tmp_path / "a.png")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def test_the_largest_picture_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("boqsa.data.readers.picture.MOST_PIXELS", 12)
+    Image.new("L", (4, 3)).save(tmp_path / "a.png")
+    assert open_picture(tmp_path / "a.png").size == (4, 3)
+    Image.new("L", (13, 1)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="1x13 pixels"):
+        open_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"iCCP"])
+def test_chunks_that_unpack_to_a_lot(kind: bytes, tmp_path: Path) -> None:
+    long = zlib.compress(bytes(8_000_000), 9)
+    before = {b"zTXt": b"key\0\0", b"iTXt": b"key\0\1\0\0\0", b"iCCP": b"key\0\0"}[kind]
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
+    write_png(tmp_path / "a.png", header, b"\0\1\2\3", (kind, before + long))
+    phrases: list[str] = []
+    try:
+        assert read_rgb(tmp_path / "a.png", phrases.append).tolist() == [[[1, 2, 3]]]  # where the decoder skips them
+    except InputError as error:
+        assert "a.png is a broken image: " in str(error)  # noqa: PT017
+    write_png(tmp_path / "b.png", header, b"\0\1\2\3", *[(b"tEXt", b"key\0" + bytes(900_000))] * 80)
+    with pytest.raises(InputError, match=r"b\.png is a broken image: .*text"):
+        open_picture(tmp_path / "b.png")
 
 
 def test_every_cut_of_a_png_is_refused(tmp_path: Path) -> None:
@@ -77,3 +124,18 @@ def test_orientation_is_that_of_pillow(orientation: int, tmp_path: Path) -> None
 def test_missing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         open_picture(tmp_path / "a.png")
+    (tmp_path / "b.png").mkdir()
+    os.mkfifo(tmp_path / "c.png")  # opening it would wait for a writer
+    for name in ("b.png", "c.png"):
+        with pytest.raises(InputError, match=f"{name} is not a file"):
+            open_picture(tmp_path / name)
+
+
+def test_a_picture_may_stay_as_it_is_stored(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (3, 2)).save(tmp_path / "a.png", exif=exif)
+    phrases: list[str] = []
+    assert read_rgb(tmp_path / "a.png", phrases.append, upright=False).shape == (2, 3, 3)
+    assert phrases == ["EXIF orientation ignored, as the masks lie as stored"]
+    assert read_rgb(tmp_path / "a.png", phrases.append).shape == (3, 2, 3)

@@ -1,7 +1,7 @@
 """Stanford Dogs and Cars in the arrangement of DRC: images and masks of one size, and lists of tokens."""
 
 from collections.abc import Callable
-from itertools import count
+from itertools import count, filterfalse
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,14 @@ def write_cars(target: Path, content: Content) -> Path:
 
 def _write(target: Path, content: Content, token_of: Callable[[int], object]) -> dict[str, list[object]]:
     """Every sixth image is test; numbers are chosen so that every sixth falls into the part that is held out as val."""
-    numbers = {held: (n for n in count(1) if held_out_by_hash(str(token_of(n))) == held) for held in (False, True)}
+    chosen = {
+        True: filter(lambda number: held_out_by_hash(str(token_of(number))), count(1)),
+        False: filterfalse(lambda number: held_out_by_hash(str(token_of(number))), count(1)),
+    }
     tokens: dict[str, list[object]] = {"train": [], "test": []}
     for index in range(content.count):
         part = "test" if index % 6 == 5 else "train"
-        token = token_of(next(numbers[index % 6 == 4]))
+        token = token_of(next(chosen[index % 6 == 4]))
         image, mask = content.scene(index, _SIZE)
         folder = target / "data_mrcnn" / part / "resized"
         folder.mkdir(parents=True, exist_ok=True)

@@ -100,7 +100,7 @@ def read(
         raise InputError(f"none of the masks can be read: {_listing(survey.broken)}.")
     if survey.kind == "foreground":
         notices.append("mask values 0 and 255 alone: 255 was read as foreground, not as ignore")
-    found = [_shown(tree.masks, root) for tree in trees if tree.masks is not None]
+    found = [_shown(tree, tree.masks, root) for tree in trees if tree.masks is not None]
     return Source(
         items=listed(_with_broken_masks(items, survey.broken)),
         load=partial(_load, size=image_size, cropped=crop == "centre", kind=survey.kind, threshold=mask_threshold),
@@ -292,6 +292,7 @@ def _stem(relative: str) -> str:
     return Path(relative).with_suffix("").as_posix()
 
 
-def _shown(folder: Path, root: Path) -> str:
-    """How the manifest names a folder that was found: the same wherever the source stands."""
+def _shown(tree: _Tree, masks: Path, root: Path) -> str:
+    """How the manifest names masks that were found: the same wherever the source stands."""
+    folder = masks.parent if masks.name == tree.split else masks
     return Path(os.path.relpath(folder, root)).as_posix()
