@@ -38,12 +38,18 @@ def blob(number: int, content: bytes) -> bytes:
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
-def example(features: dict[str, bytes]) -> bytes:
-    """A tf.train.Example whose features are lists of one-byte values."""
+ONE_BYTE = [blob(1, bytes([byte])) for byte in range(256)]
+
+
+def example(features: dict[str, bytes | np.ndarray]) -> bytes:
+    """A tf.train.Example: bytes become a list of one-byte values, float arrays a packed list."""
     entries = b""
     for name, content in features.items():
-        values = b"".join(blob(1, bytes([byte])) for byte in content)
-        entries += blob(1, blob(1, name.encode()) + blob(2, blob(1, values)))
+        if isinstance(content, bytes):
+            feature = blob(1, b"".join(map(ONE_BYTE.__getitem__, content)))
+        else:
+            feature = blob(2, blob(1, content.astype("<f4").tobytes()))
+        entries += blob(1, blob(1, name.encode()) + blob(2, feature))
     return blob(1, entries)
 
 
@@ -59,6 +65,17 @@ def shared() -> Path:
 def tfrecord_bytes() -> Callable[[list[bytes]], bytes]:
     """Payloads to the content of an uncompressed file."""
     return lambda payloads: b"".join(map(frame, payloads))
+
+
+@pytest.fixture
+def write_records() -> Callable[[Path, list[dict[str, bytes | np.ndarray]]], Path]:
+    """Write a gzip file with one record for each dictionary of features."""
+
+    def write(path: Path, records: list[dict[str, bytes | np.ndarray]]) -> Path:
+        path.write_bytes(gzip.compress(b"".join(frame(example(features)) for features in records), 1))
+        return path
+
+    return write
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,31 @@ def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(InputError, match="a"):
         list(read_records(tmp_path / "a"))
+
+
+def test_a_record_that_claims_gigabytes_is_not_read(tmp_path: Path) -> None:
+    length = struct.pack("<Q", 1 << 40)
+    (tmp_path / "a").write_bytes(length + struct.pack("<I", masked_checksum(length)) + b"abc")
+    with pytest.raises(InputError, match=r"record 0 has 1099511627776 bytes; 16777216 at most"):
+        list(read_records(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_position_is_that_of_the_file(
+    compressed: bool, tmp_path: Path, tfrecord_bytes: Callable[[list[bytes]], bytes]
+) -> None:
+    content = tfrecord_bytes([np.random.default_rng(index).bytes(50_000) for index in range(60)])
+    (tmp_path / "a").write_bytes(gzip.compress(content, 1) if compressed else content)
+    seen: list[int] = []
+    assert sum(1 for _ in read_records(tmp_path / "a", at=seen.append)) == 60
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 2
+    assert seen[-1] == (tmp_path / "a").stat().st_size
+
+
+def test_features_by_name() -> None:
+    assert parse_example(IMAGE_07_FF, ("image", "mask")) == {"image": b"\x07\xff"}
+    assert parse_example(IMAGE_07_FF, ("mask",)) == {}
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
