@@ -21,7 +21,7 @@ def write_ptr(target: Path, content: Content) -> Path:
     for index in range(count):
         split = "val" if index < of_val else "train"
         for kind in ("images", "scenes"):
-            (target / f"{split}_{kind}").mkdir(exist_ok=True)
+            (target / f"{split}_{kind}").mkdir(parents=True, exist_ok=True)
         image, mask = content.scene(index, (_SIZE[0] // _COARSER, _SIZE[1] // _COARSER))
         image, mask = (np.repeat(np.repeat(part, _COARSER, 0), _COARSER, 1) for part in (image, mask))
         name = f"PTR_{split}_{index:06d}"

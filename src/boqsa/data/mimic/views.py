@@ -10,9 +10,9 @@ from boqsa.data.mimic.content import Content
 
 _SIDE = 128
 _VIEWS = 5
-# Black occurs in no picture of a room; the darkest colour of a mask counts as an object all the same, as published. So
-# the first object is darker than the background.
-_COLOURS = np.array([[50, 50, 50], [0, 0, 0], [0, 140, 0], [255, 80, 20], [120, 200, 255]], np.uint8)
+# From dark to light, the background first. What is darkest in a mask counts as an object, as published, so the first
+# object in sight is painted black.
+_COLOURS = np.array([[50, 50, 50], [40, 90, 0], [0, 140, 0], [255, 80, 20], [120, 200, 255]], np.uint8)
 
 
 def write_clevr567(target: Path, content: Content) -> Path:
@@ -36,12 +36,15 @@ def _write(target: Path, content: Content, stem: str) -> Path:
     for index in range(count):
         split, scene = ("train", index) if index < of_train else ("test", index - of_train)
         folder = target / f"{stem}_{split}"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         images, masks, cameras, _ = content.views(index, _VIEWS, _SIDE)
         for view, (image, mask, camera) in enumerate(zip(images, masks, cameras, strict=True)):
             name = f"{scene * _VIEWS + view:05d}_sc{scene:04d}_az{view:02d}_el00"
             Image.fromarray(image).save(folder / f"{name}.png")
-            Image.fromarray(_COLOURS[mask]).save(folder / f"{name}_mask.png")
+            colours = _COLOURS.copy()
+            if mask.any():
+                colours[mask[mask > 0].min()] = 0
+            Image.fromarray(colours[mask]).save(folder / f"{name}_mask.png")
             np.savetxt(folder / f"{name}_RT.txt", camera)
             turn = atan2(camera[1, 3], camera[0, 3])
             azimuth = np.array([[cos(turn), -sin(turn), 0], [sin(turn), cos(turn), 0], [0, 0, 1]])
