@@ -101,6 +101,14 @@ def test_missing_scenarios_are_counted(tmp_path: Path, write_shapestacks: Writer
     assert "1 scenarios of the split files have no recordings" in shapestacks.read(root).notices[0]
 
 
+@pytest.mark.parametrize("line", ["a/../b", "x" * 5000])
+def test_a_line_that_names_no_scenario(line: str, tmp_path: Path, write_shapestacks: Writer) -> None:
+    root = write_shapestacks(tmp_path)
+    (root / "splits/default/test.txt").write_text(f"{line}\n")
+    with pytest.raises(InputError, match=r"test\.txt has the line '.*'; the name of a scenario expected"):
+        shapestacks.read(root)
+
+
 def test_limit_counts_images_of_each_split(tmp_path: Path, write_shapestacks: Writer) -> None:
     assert shapestacks.read(write_shapestacks(tmp_path), limit=1).total == 3
 

@@ -35,6 +35,7 @@ PUBLISHED_SCENARIOS = 19_450
 STORED = (224, 224)
 CROP = (196, 196)
 SPLIT_FILES = {"train": "train.txt", "val": "eval.txt", "test": "test.txt"}
+_LONGEST_NAME = 200
 _GRIDS: dict[str, MaskResample] = {"pil-nearest": "pil-nearest", "published": "torch-nearest"}
 
 
@@ -95,6 +96,8 @@ def _read_splits(root: Path, split: str) -> dict[str, list[str]]:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read the split file {folder / file_name}: {error}.") from None
         scenarios[name] = [line.strip() for line in lines if line.strip()]
+        if wrong := [line for line in scenarios[name] if "/" in line or len(line) > _LONGEST_NAME]:
+            raise InputError(f"{folder / file_name} has the line '{wrong[0][:60]}'; the name of a scenario expected.")
     return scenarios
 
 
