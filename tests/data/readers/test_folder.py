@@ -335,7 +335,7 @@ def test_damage_ends_in_an_input_error_or_a_good_result(tmp_path: Path) -> None:
         label_map(tmp_path / f"good/masks/train/{name}.png", corner(2, size=(9, 12))[:7], mode="P")
     names = [path.relative_to(tmp_path / "good") for path in sorted((tmp_path / "good").rglob("*.*"))]
     refused = 0
-    for seed in range(48):
+    for seed in range(30):
         rng = np.random.default_rng(seed)
         shutil.copytree(tmp_path / "good", tmp_path / "bad", dirs_exist_ok=True)
         damage(tmp_path / "bad" / names[seed % len(names)], rng)
@@ -347,7 +347,7 @@ def test_damage_ends_in_an_input_error_or_a_good_result(tmp_path: Path) -> None:
             refused += 1
         else:
             assert manifest.counts == {"train": 3}
-    assert 12 <= refused < 48
+    assert 6 <= refused < 30
 
 
 def damage(path: Path, rng: np.random.Generator) -> None:
