@@ -167,7 +167,7 @@ def _read_header(path: Path, name: str, member: str | None, size: int) -> Stored
             version = npy.read_magic(file)
             read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
             shape, fortran, dtype = read(file)
-        except OSError:
+        except (OSError, zipfile.BadZipFile, zlib.error):
             raise
         except Exception:  # the header is Python text, whose parser can fail in any way
             raise ValueError(f"'{name}' has no header of an .npy file") from None
