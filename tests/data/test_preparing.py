@@ -1,5 +1,11 @@
-"""Preparing: the whole way for arrays, and refusals that leave nothing behind."""
+"""Preparing: the whole way, on any number of processes, through interruptions; and refusals that leave nothing behind."""
 
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boqsa.data import PackedDataset, prepare
+from boqsa.data import PackedDataset, preparing, prepare
+from boqsa.data.preparing import workplace_of
 from boqsa.errors import InputError
 
-IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
 MASKS = np.random.default_rng(1).integers(0, 4, (20, 8, 8))
 
 
@@ -20,24 +28,42 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source.npz"
 
 
+def write_photos(folder: Path, count: int) -> Path:
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    for index in range(count):
+        Image.fromarray(RNG.integers(0, 256, (24, 20, 3), dtype=np.uint8)).save(folder / f"images/{index:03}.png")
+        Image.fromarray(RNG.integers(0, 3, (24, 20), dtype=np.uint8)).save(folder / f"masks/{index:03}.png")
+    return folder
+
+
 def test_the_whole_way(source: Path, tmp_path: Path) -> None:
-    seen = []
+    seen: list[tuple[str, int, int]] = []
     target = tmp_path / "new" / "packed"
-    manifest = prepare("arrays", source, target, progress=lambda done, total: seen.append((done, total)))
+    manifest = prepare("arrays", source, target, progress=lambda *told: seen.append(told))
     assert manifest.counts == {"train": 16, "val": 2, "test": 2}
-    assert seen == [(index, 20) for index in range(1, 21)]
+    assert [told for told in seen if told[0] == "packing"] == [("packing", index, 20) for index in range(1, 21)]
     val = PackedDataset(target, "val")
     np.testing.assert_array_equal(val.batch([0, 1])["image"].permute(0, 2, 3, 1), IMAGES[16:18])
     np.testing.assert_array_equal(val.batch([0, 1])["mask"], MASKS[16:18])
+    names = val.names()
+    assert names is not None
+    assert len(names) == 2
     assert manifest.source == str(source)
-    assert manifest.options == {"limit": None}
+    assert sorted(path.name for path in target.parent.iterdir()) == ["packed"]
 
 
-def test_twice_the_same(source: Path, tmp_path: Path) -> None:
-    first = prepare("arrays", source, tmp_path / "a", image_size=4)
-    second = prepare("arrays", source, tmp_path / "b", image_size=4)
-    assert first == second
+def test_twice_the_same_on_any_number_of_processes(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 150)
+    Image.fromarray(RNG.integers(0, 256, (24, 20, 4), dtype=np.uint8)).save(photos / "images/007.png")
+    (photos / "images/100.png").write_bytes(b"broken")
+    one = prepare("folder", photos, tmp_path / "a", image_size=(12, 16), skip_broken=1, workers=1)
+    two = prepare("folder", photos, tmp_path / "b", image_size=(12, 16), skip_broken=1, workers=2)
+    assert one == two
     assert (tmp_path / "a/manifest.json").read_bytes() == (tmp_path / "b/manifest.json").read_bytes()
+    assert sum(one.counts.values()) == 149
+    assert "100.png" in one.skipped[0]
+    assert any("1 images: alpha dropped, in images/007.png" in notice for notice in one.notices)
 
 
 def test_an_empty_target_is_taken(source: Path, tmp_path: Path) -> None:
@@ -51,13 +77,14 @@ def test_an_empty_target_is_taken(source: Path, tmp_path: Path) -> None:
     ("name", "options", "message"),
     [
         ("array", {}, "did you mean arrays"),
-        ("clevrtex", {}, "no reader yet; it arrives later"),
         ("scenes", {}, "built in"),
-        ("arrays", {"masks": "m"}, "'arrays' has no option 'masks'; it has image_size, limit"),
-        ("arrays", {"skip_broken": True}, "no option 'skip_broken'"),
-        ("arrays", {"image_size": 0}, "image_size is 0; a whole number from 1 to 4096"),
-        ("arrays", {"image_size": 5000}, "image_size is 5000"),
+        ("arrays", {"masks": "m"}, "'arrays' has no option 'masks'; it has image_size, "),
+        ("arrays", {"image_size": (0, 8)}, "image_size is 0; a whole number from 1 to 4096"),
+        ("arrays", {"image_size": (8, 5000)}, "image_size is 5000"),
+        ("arrays", {"image_size": 8}, r"image_size is 8; \(height, width\) expected"),
         ("arrays", {"limit": -1}, "limit is -1; a whole number from 1 expected"),
+        ("arrays", {"skip_broken": -1}, "skip_broken is -1; a whole number from 0 expected"),
+        ("arrays", {"workers": 0}, "workers is 0; a whole number from 1 expected"),
         ("folder", {}, "not a folder"),
         ("objectsroom", {}, "not a TFRecord file"),
         ("shapestacks", {}, "not a folder"),
@@ -79,28 +106,174 @@ def test_targets_that_cannot_be(source: Path) -> None:
     assert list(source.parent.iterdir()) == [source]
 
 
-def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    for name in ("a.png", "b.png"):
-        Image.fromarray(IMAGES[0].repeat(20, axis=0).repeat(20, axis=1)).save(tmp_path / "images" / name)
-    content = (tmp_path / "images/b.png").read_bytes()
-    (tmp_path / "images/b.png").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match="--skip-broken"):
-        prepare("folder", tmp_path / "images", tmp_path / "packed")
-    assert [path.name for path in tmp_path.iterdir()] == ["images"]
-    manifest = prepare("folder", tmp_path / "images", tmp_path / "packed", skip_broken=True)
-    assert sum(manifest.counts.values()) == 1
-    assert "b.png" in manifest.skipped[0]
-    (tmp_path / "images/a.png").write_bytes(b"")
+def test_no_space_is_said_before_anything_is_read(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Little:
+        free = 100
+
+    monkeypatch.setattr(preparing.shutil, "disk_usage", lambda _: Little)
+    with pytest.raises(InputError, match="needs up to 0.0 GB, 0.0 GB are free"):
+        prepare("arrays", source, tmp_path / "packed")
+    assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_broken_image_stops_it_and_leaves_nothing(workers: int, tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 12)
+    content = (photos / "images/005.png").read_bytes()
+    (photos / "images/005.png").write_bytes(content[: len(content) // 2])
+    (photos / "images/007.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"005\.png.*--skip-broken 10"):
+        prepare("folder", photos, tmp_path / "packed", workers=workers)
+    with pytest.raises(InputError, match=r"005\.png.*007\.png.*; 1 were allowed"):
+        prepare("folder", photos, tmp_path / "packed", workers=workers, skip_broken=1)
+    assert list(tmp_path.iterdir()) == [photos]
+    manifest = prepare("folder", photos, tmp_path / "packed", workers=workers, skip_broken=2)
+    assert sum(manifest.counts.values()) == 10
+    assert [name in text for name, text in zip(("005", "007"), manifest.skipped, strict=True)] == [True, True]
+
+
+def test_nothing_but_broken_images(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 3)
+    for path in (photos / "images").iterdir():
+        path.write_bytes(b"")
     with pytest.raises(InputError, match=r"no image of .* can be used"):
-        prepare("folder", tmp_path / "images", tmp_path / "none", skip_broken=True)
-    assert not (tmp_path / "none").exists()
+        prepare("folder", photos, tmp_path / "none", skip_broken=9)
+    assert list(tmp_path.iterdir()) == [photos]
 
 
 def test_leaks_between_splits_are_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", image=np.concatenate([IMAGES[:10], IMAGES[:10]]))
     manifest = prepare("arrays", tmp_path / "a.npz", tmp_path / "packed")
-    assert set(manifest.notices) == {
+    assert {notice for notice in manifest.notices if "occur both" in notice} == {
         "2 images occur both in train and in val",
         "2 images occur both in train and in test",
     }
+
+
+def test_archives_are_unpacked_and_removed(tmp_path: Path) -> None:
+    import shutil
+
+    photos = write_photos(tmp_path / "photos", 6)
+    shutil.make_archive(str(tmp_path / "photos"), "zip", photos)
+    direct = prepare("folder", photos, tmp_path / "a")
+    zipped = prepare("folder", tmp_path / "photos.zip", tmp_path / "b")
+    assert direct.fingerprint == zipped.fingerprint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "photos", "photos.zip"]
+
+
+# --- interruptions ---
+
+
+def interrupt_at(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next pass be stopped, as by Ctrl-C, after so many samples."""
+    original = preparing._Journal.add
+
+    def add(self: preparing._Journal, *arguments: Any) -> None:
+        original(self, *arguments)
+        if self.done == count:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(preparing._Journal, "add", add)
+
+
+def test_an_interrupted_pass_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = write_photos(tmp_path / "photos", 30)
+    (photos / "images/002.png").write_bytes(b"")
+    whole = prepare("folder", photos, tmp_path / "whole", skip_broken=3)
+    for count in (1, 5, 17, 29):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            interrupt_at(count, patch)
+            prepare("folder", photos, tmp_path / "cut", skip_broken=3)
+        assert workplace_of(tmp_path / "cut").is_dir()
+        assert not (tmp_path / "cut").exists()
+    seen: list[tuple[str, int, int]] = []
+    cut = prepare("folder", photos, tmp_path / "cut", skip_broken=3, progress=lambda *told: seen.append(told))
+    assert [told for told in seen if told[0] == "packing"] == [("packing", 30, 30)]
+    assert cut == whole
+    assert not workplace_of(tmp_path / "cut").exists()
+
+
+@pytest.mark.parametrize("change", ["options", "a file that was done", "journal", "arrays"])
+def test_it_starts_again_where_it_cannot_go_on(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = write_photos(tmp_path / "photos", 12)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(8, patch)
+        prepare("folder", photos, tmp_path / "packed")
+    place = workplace_of(tmp_path / "packed")
+    size = (16, 16) if change == "options" else None
+    if change == "a file that was done":
+        Image.fromarray(RNG.integers(0, 256, (24, 20, 3), dtype=np.uint8)).save(photos / "images/003.png")
+    elif change == "journal":
+        (place / "journal.json").write_text("{")
+    elif change == "arrays":
+        (place / "packed/train.image.000.npy").unlink()
+    packed = prepare("folder", photos, tmp_path / "packed", image_size=size)
+    assert packed.fingerprint == prepare("folder", photos, tmp_path / "fresh", image_size=size).fingerprint
+
+
+def test_a_file_that_was_mended_lets_it_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = write_photos(tmp_path / "photos", 12)
+    whole = (photos / "images/009.png").read_bytes()
+    (photos / "images/009.png").write_bytes(b"")
+    monkeypatch.setattr(preparing, "_SECONDS_BETWEEN_JOURNALS", 0.0)
+    with pytest.raises(InputError, match=r"009\.png.*9 of 12 samples are kept; the same command goes on"):
+        prepare("folder", photos, tmp_path / "packed")
+    (photos / "images/009.png").write_bytes(whole)
+    seen: list[tuple[str, int, int]] = []
+    prepare("folder", photos, tmp_path / "packed", progress=lambda *told: seen.append(told))
+    assert [done for what, done, _ in seen if what == "packing"] == [10, 11, 12]
+
+
+def test_two_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = write_photos(tmp_path / "photos", 3)
+
+    def meanwhile(*_: Any) -> None:
+        with pytest.raises(InputError, match="another process is preparing"):
+            prepare("folder", photos, tmp_path / "packed")
+
+    prepare("folder", photos, tmp_path / "packed", progress=meanwhile)
+    assert (tmp_path / "packed/manifest.json").exists()
+
+
+KILLED = """
+import sys, time
+from boqsa.data import preparing
+if __name__ == "__main__":
+    preparing._SECONDS_BETWEEN_JOURNALS = 0.0
+    append = preparing._append
+    def slow(*arguments):
+        append(*arguments)
+        print("one", flush=True)
+        time.sleep(0.002)
+    preparing._append = slow
+    preparing.prepare("folder", sys.argv[1], sys.argv[2], workers=int(sys.argv[3]))
+"""
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_ten_times_it_ends_with_the_same_bytes(workers: int, tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 200)
+    whole = prepare("folder", photos, tmp_path / "whole")
+    (tmp_path / "killed.py").write_text(KILLED)
+    chance = random.Random(workers)
+    kills = 0
+    for _ in range(40):
+        command = [sys.executable, str(tmp_path / "killed.py"), str(photos), str(tmp_path / "cut"), str(workers)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        if kills < 10:
+            for _ in range(chance.randint(1, 30)):
+                child.stdout.readline()
+            time.sleep(chance.uniform(0, 0.01))
+            child.send_signal(signal.SIGKILL)
+            kills += 1
+        child.communicate(timeout=60)
+        if child.returncode == 0:
+            break
+    assert kills == 10
+    assert PackedDataset(tmp_path / "cut", "train").manifest == whole
+    ours = json.loads((tmp_path / "cut/manifest.json").read_text())
+    assert ours == json.loads((tmp_path / "whole/manifest.json").read_text())

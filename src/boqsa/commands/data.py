@@ -1,6 +1,8 @@
 """`boqsa data list | prepare | mimic | check | show`: from people's files to packed arrays that can be trusted."""
 
 import difflib
+import inspect
+import re
 import shlex
 import signal
 import sys
@@ -17,7 +19,7 @@ from boqsa.commands.arguments import parse, print_json, print_table
 from boqsa.errors import InputError
 
 if TYPE_CHECKING:
-    from boqsa.data import Manifest
+    from boqsa.data import DatasetEntry, Manifest
 
 _SECONDS_BETWEEN_LINES = 10.0
 _MOST_ROWS = 100
@@ -25,10 +27,12 @@ _COUNTED_IN_BYTES = ("unpacking", "verifying")
 """Of the stages that `prepare` reports, those that count bytes; the others count images."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class List:
-    """List the data sets: which can be prepared, at which size, under which licence."""
+    """List the data sets, or all that is known of one: owners, files, splits, options, licence, the paper's use."""
 
+    name: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[NAME]")] = None
+    """Data set to tell about; without it all are listed."""
     json: bool = False
     """Print JSON on stdout."""
 
@@ -67,6 +71,8 @@ class Prepare:
     """coco_instances: what lies on top where annotations overlap: the smaller, or the later one."""
     min_area: float | None = None
     """coco_instances: leave out instances that cover less than this share of the picture."""
+    max_objects: int | None = None
+    """clevr_with_masks: leave out scenes with more objects; 6 makes CLEVR6."""
     repair_background: bool = False
     """objectsroom: find objects that are stored as a part of the wall."""
     limit: int | None = None
@@ -141,20 +147,67 @@ def _list(arguments: list[str]) -> int:
     chosen = parse(List, arguments, command="data list")
 
     from boqsa.data import CATALOG
+    from boqsa.data.catalog import entry
 
+    if chosen.name is not None:
+        known = entry(chosen.name)
+        options = _reader_options(chosen.name)
+        if chosen.json:
+            print_json(asdict(known) | {"options": options})
+        else:
+            _tell(known, options)
+        return 0
     if chosen.json:
-        print_json({name: asdict(dataset) for name, dataset in CATALOG.items()})
+        print_json({name: asdict(known) | {"options": _reader_options(name)} for name, known in CATALOG.items()})
         return 0
     rows = [
-        (name, known.task, known.image_size, known.status, known.published, known.licence)
+        (name, known.task, "x".join(map(str, known.image_size)), known.status, known.what)
         for name, known in CATALOG.items()
     ]
-    print_table("data sets", ("name", "task", "pixels", "status", "images", "licence"), rows)
-    print("\nReady ones, and what SOURCE is in `boqsa data prepare NAME SOURCE TARGET`:")
-    for name, known in CATALOG.items():
-        if known.status == "ready":
-            print(f"  {name}: {known.obtain}")
+    print_table("data sets", ("name", "task", "pixels", "status", "what"), rows)
+    print("\n`boqsa data list NAME` tells who publishes a set, which files are needed, and what `prepare` can do with it.")
+    print("`boqsa data mimic NAME TARGET` writes a tiny stand-in in the original layout.")
     return 0
+
+
+def _tell(known: "DatasetEntry", options: dict[str, str]) -> None:
+    """Everything about one data set, a line a fact."""
+    facts = {
+        "what": known.what,
+        "task": f"{known.task}; {known.foreground}",
+        "owners": known.owners,
+        "SOURCE": known.obtain,
+        "archives": ", ".join(known.archives),
+        "published": known.published,
+        "licence": known.licence,
+        "paper": known.paper,
+        "slots": known.slots,
+        "pixels": "x".join(map(str, known.image_size)),
+        **{f"--split {name}": sentence for name, sentence in known.splits.items()},
+        **{f"--{name.replace('_', '-')}": legal for name, legal in options.items() if name != "split"},
+    }
+    print(known.name)
+    for fact, text in facts.items():
+        if text:
+            print(f"  {fact + ':':<20} {text}")
+
+
+def _reader_options(name: str) -> dict[str, str]:
+    """The options of a reader and what its docstring says of each."""
+    from boqsa.data.readers import READERS
+
+    if name not in READERS:
+        return {}
+    text = inspect.getdoc(READERS[name]) or ""
+    told = {}
+    for parameter in inspect.signature(READERS[name]).parameters.values():
+        found = re.search(rf"^ +{parameter.name}: (.*(?:\n {{8,}}.*)*)", text, re.MULTILINE)
+        if found is None or parameter.name in ("source", "progress"):
+            continue
+        default = parameter.default
+        given = "" if default in (None, False) or isinstance(default, tuple) else f" By default {default}."
+        told["size" if parameter.name == "image_size" else parameter.name] = " ".join(found[1].split()) + given
+    return told
 
 
 def _prepare(arguments: list[str]) -> int:

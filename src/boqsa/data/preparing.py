@@ -126,11 +126,17 @@ class _Journal:
         if isinstance(outcome, str):
             self.skipped.append(outcome)
             return
+        self.counts[item.split] = self.counts.get(item.split, 0) + 1
         for phrase in outcome.notices:
             counted = self.notices.setdefault(phrase, [0, []])
             counted[0] += 1
             if len(counted[1]) < 6:
                 counted[1].append(item.name)
+
+    @property
+    def consistent(self) -> bool:
+        """False where Ctrl-C fell between two lines of `add`."""
+        return sum(self.counts.values()) + len(self.skipped) == self.done
 
     def sentences(self) -> list[str]:
         """The notices, in words."""
@@ -152,19 +158,10 @@ class _Packing:
     skip_broken: int
 
     def run(self, workers: int, progress: Progress) -> Manifest:
-        journal = self._continued()
-        packed = self.place / "packed"
-        packed.mkdir(exist_ok=True)
-        self._check_space(packed, journal.done)
+        journal, writer = self._continued()
+        self._check_space(journal.done)
         items = islice(self.opened.items(), journal.done, None)
         saved = time.monotonic()
-        writer = PackedWriter(
-            packed,
-            self.opened.image_size,
-            wide_labels=self.opened.wide_labels,
-            extras=self.opened.extras,
-            counts=journal.counts,
-        )
         with writer:
             try:
                 for item, outcome in _loaded(self.opened, items, workers):
@@ -178,7 +175,7 @@ class _Packing:
                         self._save(journal, writer)
                         saved = time.monotonic()
             except BaseException as error:
-                self._keep(journal, writer, error, resumed_or_long=(self.place / "journal.json").exists())
+                self._keep(journal, writer, error, (self.place / "journal.json").exists())
                 raise
             if not writer.counts:
                 raise InputError(f"no image of {self.source} can be used: {some_of(journal.skipped, 3)}.")
@@ -196,24 +193,34 @@ class _Packing:
                 skipped=journal.skipped,
             )
 
-    def _continued(self) -> _Journal:
-        """The journal of an interrupted pass over the same samples, or a fresh one and an empty folder."""
-        path = self.place / "journal.json"
-        with suppress(OSError, ValueError, TypeError):
-            journal = _Journal(**json.loads(path.read_text(encoding="utf-8")))
+    def _continued(self) -> tuple[_Journal, PackedWriter]:
+        """The journal of an interrupted pass over the same samples, or a fresh one; with a writer that stands there."""
+        packed = self.place / "packed"
+        with suppress(OSError, ValueError, TypeError, InputError):
+            journal = _Journal(**json.loads((self.place / "journal.json").read_text(encoding="utf-8")))
             chain = ""
             for item in islice(self.opened.items(), journal.done):
                 chain = _linked(chain, item)
-            if journal.asked == json.loads(json.dumps(self.asked)) and journal.chain == chain:
-                return journal
-        path.unlink(missing_ok=True)
-        shutil.rmtree(self.place / "packed", ignore_errors=True)
-        return _Journal(self.asked)
+            if journal.asked == json.loads(json.dumps(self.asked, default=str)) and journal.chain == chain:
+                return journal, self._writer(packed, journal.counts)
+        (self.place / "journal.json").unlink(missing_ok=True)
+        shutil.rmtree(packed, ignore_errors=True)
+        packed.mkdir()
+        return _Journal(self.asked), self._writer(packed, {})
 
-    def _check_space(self, packed: Path, done: int) -> None:
+    def _writer(self, packed: Path, counts: dict[str, int]) -> PackedWriter:
+        return PackedWriter(
+            packed,
+            self.opened.image_size,
+            wide_labels=self.opened.wide_labels,
+            extras=self.opened.extras,
+            counts=counts,
+        )
+
+    def _check_space(self, done: int) -> None:
         height, width = self.opened.image_size
         needed = (self.opened.total - done) * height * width * (5 if self.opened.wide_labels else 4)
-        free = shutil.disk_usage(packed).free
+        free = shutil.disk_usage(self.place).free
         if needed > free:
             raise InputError(
                 f"the packed set needs up to {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
@@ -230,12 +237,12 @@ class _Packing:
         )
 
     def _save(self, journal: _Journal, writer: PackedWriter) -> None:
-        journal.counts = writer.flush()
-        write_text(self.place / "journal.json", json.dumps(asdict(journal)))
+        writer.flush()  # it may hold one image more than the journal; a later writer cuts that off
+        write_text(self.place / "journal.json", json.dumps(asdict(journal), default=str))
 
-    def _keep(self, journal: _Journal, writer: PackedWriter, error: BaseException, *, resumed_or_long: bool) -> None:
+    def _keep(self, journal: _Journal, writer: PackedWriter, error: BaseException, begun: bool) -> None:
         """Save how far it came, where that is worth going on from."""
-        if not journal.done or not (resumed_or_long or isinstance(error, KeyboardInterrupt)):
+        if not journal.done or not journal.consistent or not (begun or isinstance(error, KeyboardInterrupt)):
             return
         with suppress(InputError):  # a full disk: the journal before stands
             self._save(journal, writer)
