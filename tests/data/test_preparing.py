@@ -1,4 +1,4 @@
-"""Preparing: the whole way, on any number of processes, through interruptions; and refusals that leave nothing behind."""
+"""Preparing: the whole way, on any number of processes, through interruptions; refusals leave nothing behind."""
 
 import json
 import random
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boqsa.data import PackedDataset, preparing, prepare
+from boqsa.data import PackedDataset, prepare, preparing
 from boqsa.data.preparing import workplace_of
 from boqsa.errors import InputError
 
@@ -113,7 +113,7 @@ def test_no_space_is_said_before_anything_is_read(
         free = 100
 
     monkeypatch.setattr(preparing.shutil, "disk_usage", lambda _: Little)
-    with pytest.raises(InputError, match="needs up to 0.0 GB, 0.0 GB are free"):
+    with pytest.raises(InputError, match=r"needs up to 0\.0 GB, 0\.0 GB are free"):
         prepare("arrays", source, tmp_path / "packed")
     assert list(tmp_path.iterdir()) == [source]
 
@@ -183,9 +183,10 @@ def test_an_interrupted_pass_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (photos / "images/002.png").write_bytes(b"")
     whole = prepare("folder", photos, tmp_path / "whole", skip_broken=3)
     for count in (1, 5, 17, 29):
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             interrupt_at(count, patch)
-            prepare("folder", photos, tmp_path / "cut", skip_broken=3)
+            with pytest.raises(KeyboardInterrupt):
+                prepare("folder", photos, tmp_path / "cut", skip_broken=3)
         assert workplace_of(tmp_path / "cut").is_dir()
         assert not (tmp_path / "cut").exists()
     seen: list[tuple[str, int, int]] = []
@@ -198,9 +199,10 @@ def test_an_interrupted_pass_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("change", ["options", "a file that was done", "journal", "arrays"])
 def test_it_starts_again_where_it_cannot_go_on(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = write_photos(tmp_path / "photos", 12)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         interrupt_at(8, patch)
-        prepare("folder", photos, tmp_path / "packed")
+        with pytest.raises(KeyboardInterrupt):
+            prepare("folder", photos, tmp_path / "packed")
     place = workplace_of(tmp_path / "packed")
     size = (16, 16) if change == "options" else None
     if change == "a file that was done":
