@@ -141,6 +141,13 @@ def test_one_folder_is_enough_and_a_parent_may_be_named_like_a_scene(tmp_path: P
         views.read_room_diverse(root)
 
 
+def test_the_last_scene_number_of_a_name_counts(tmp_path: Path) -> None:
+    root = write(tmp_path, scenes=(0, 1))
+    for path in (root / "clevr_567_test").glob("00*"):
+        path.rename(path.with_name(f"sc0007_{path.name}"))
+    assert [item.facts[0] for item in views.read_clevr567(root).items()] == [0] * 5
+
+
 def test_a_split_without_masks_and_a_mask_that_is_missing(tmp_path: Path) -> None:
     root = write(tmp_path)
     for path in (root / "clevr_567_train").glob("*_mask.png"):
