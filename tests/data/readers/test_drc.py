@@ -159,6 +159,17 @@ def test_lists_that_are_none(tokens: np.ndarray, message: str, tmp_path: Path) -
         drc.read_tokens(tmp_path / "a.npy")
 
 
+def test_impossible_characters(tmp_path: Path) -> None:
+    for order in "<>":
+        np.save(tmp_path / "a.npy", np.array(["ab", "c"], order + "U2"))
+        assert drc.read_tokens(tmp_path / "a.npy") == ["ab", "c"]
+        content = bytearray((tmp_path / "a.npy").read_bytes())
+        content[-16:-12] = b"\xff\xff\xff\xff"
+        (tmp_path / "a.npy").write_bytes(content)
+        with pytest.raises(InputError, match="a token that is no text"):
+            drc.read_tokens(tmp_path / "a.npy")
+
+
 @pytest.mark.parametrize("kind", ["empty", "text", "npz", "promise", "pickle"])
 def test_files_that_are_no_list(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a.npy"

@@ -15,6 +15,7 @@ Notable choices:
  - A mask is foreground where its first channel is above 127; `mask_resample="published"` has dither dots, as in birds.
 """
 
+import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -179,9 +180,13 @@ def read_tokens(path: Path) -> list[str]:
     if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "iuUS":
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         raise InputError(f"{path} holds {found}; {expected}.")
+    if array.dtype.kind == "U" and array.dtype.itemsize:
+        codes = array.view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+        if codes.max(initial=0) > sys.maxunicode:  # of which NumPy would make strings that end in SystemError
+            raise InputError(f"{path} holds a token that is no text; {expected}.")
     try:
         tokens = [value.decode() if isinstance(value, bytes) else str(value) for value in array.tolist()]
-    except ValueError as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path} holds a token that is no text: {error}.") from None
     for token in tokens:
         path_of_token = PurePosixPath(token)

@@ -19,13 +19,14 @@ Notable choices:
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
+from boqsa.data.readers.mat import read_lists
 from boqsa.data.readers.picture import read_rgb
 from boqsa.data.readers.source import Item, Sample, Source, choose, find_root, listed, some_of, take
 from boqsa.data.resample import resize_image, resize_mask
@@ -33,8 +34,6 @@ from boqsa.errors import InputError
 
 PUBLISHED_IMAGES = 8_189
 _VARIABLES = ("trnid", "valid", "tstid")
-_MOST_BYTES = 1 << 20
-"""Of `setid.mat`; the published one has some 15 kB."""
 
 
 def read(
@@ -123,41 +122,13 @@ def read_set_ids(path: Path) -> dict[str, list[int]]:
     Raises:
         InputError: if the file is not what Oxford publishes: three lists of numbers from 1 that share none.
     """
-    numbers = {name: _image_numbers(array, f"{name} of {path}") for name, array in _load_mat(path).items()}
+    numbers = {}
+    for name, values in read_lists(path, _VARIABLES).items():
+        whole = np.isfinite(values) & (values == np.trunc(values))
+        if not (whole & (values >= 1) & (values <= PUBLISHED_IMAGES)).all():
+            raise InputError(f"{name} of {path} has numbers outside of 1 to {PUBLISHED_IMAGES:,}; download it again.")
+        numbers[name] = [int(value) for value in values]
     occurrences = Counter(number for name in _VARIABLES for number in numbers[name])
     if twice := sorted(number for number, count in occurrences.items() if count > 1):
         raise InputError(f"{path} names {some_of(list(map(str, twice)))} more than once; download it again.")
     return numbers
-
-
-def _load_mat(path: Path) -> dict[str, Any]:
-    from scipy.io import loadmat, whosmat
-
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"{path} is larger than {_MOST_BYTES >> 20} MB; Oxford's setid.mat has some 15 kB.")
-        # A header can promise gigabytes, so shapes are looked at before anything is read.
-        shapes = {name: (shape, kind) for name, shape, kind in whosmat(str(path)) if name in _VARIABLES}
-        if missing := [name for name in _VARIABLES if name not in shapes]:
-            raise InputError(f"{path} has no {', '.join(missing)}; take setid.mat from Oxford's page of the set.")
-        for name, (shape, kind) in shapes.items():
-            row = len(shape) == 2 and 1 in shape and 1 <= max(shape) <= PUBLISHED_IMAGES
-            if not row or not kind.startswith(("int", "uint", "double", "single")):
-                found = f"{kind} {'x'.join(map(str, shape))}"
-                raise InputError(f"{name} of {path} is {found}; 1xN image numbers expected: download it again.")
-        loaded = loadmat(str(path), variable_names=list(_VARIABLES))
-        return {name: np.asarray(loaded[name]) for name in _VARIABLES}
-    except InputError:
-        raise
-    except Exception as error:  # SciPy lets through whatever a damaged file makes it run into
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} is no MAT file that can be read ({reason.rstrip('.')}); download it again.") from None
-
-
-def _image_numbers(array: Any, what: str) -> list[int]:
-    if array.dtype.kind not in "iuf" or array.size == 0 or array.size > PUBLISHED_IMAGES:
-        raise InputError(f"{what} is {array.dtype} {array.shape}; 1xN image numbers expected: download it again.")
-    values = array.ravel()
-    if not (np.isfinite(values) & (values >= 1) & (values <= PUBLISHED_IMAGES) & (values == np.trunc(values))).all():
-        raise InputError(f"{what} has numbers outside of 1 to {PUBLISHED_IMAGES:,}; download it again.")
-    return [int(value) for value in values]
