@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from boqsa.data.mimic.content import Content
 
+Values = NDArray[np.uint8] | NDArray[np.float32]
 _TEST_FRAMES = 4
 
 
@@ -53,9 +54,9 @@ def _clevr(content: Content, index: int) -> bytes:
     image, mask = _scene(content, index, (240, 320), 10)
     maps = _maps(mask, 11)
     codes = np.zeros(11, np.uint8)
-    floats = {name: np.zeros(11, np.float32) for name in ("x", "y", "z", "rotation", "pixel_coords")}
-    floats["pixel_coords"] = np.zeros(33, np.float32)
-    floats["visibility"] = maps.any(axis=(1, 2)).astype(np.float32)
+    floats: dict[str, Values] = {name: np.zeros(11, np.float32) for name in ("x", "y", "z", "rotation")}
+    floats["pixel_coords"] = np.zeros((11, 3), np.float32)
+    floats["visibility"] = _visibility(maps)
     return _example(
         {"image": image, "mask": maps, "color": codes, "material": codes, "shape": codes, "size": codes, **floats}
     )
@@ -74,8 +75,7 @@ def write_multi_dsprites(target: Path, content: Content) -> Path:
 def _sprites(content: Content, index: int) -> bytes:
     image, mask = _scene(content, index, (64, 64), 4)
     maps = _maps(mask, 5)
-    visibility = maps.any(axis=(1, 2)).astype(np.float32)
-    return _example({"image": image, "mask": np.moveaxis(maps, 0, 2), "visibility": visibility})
+    return _example({"image": image, "mask": np.moveaxis(maps, 0, 2), "visibility": _visibility(maps)})
 
 
 def write_tetrominoes(target: Path, content: Content) -> Path:
@@ -102,7 +102,12 @@ def _scene(
 
 
 def _maps(owners: NDArray[np.uint8], entities: int) -> NDArray[np.uint8]:
-    return (owners == np.arange(entities)[:, None, None]).astype(np.uint8) * 255
+    present: NDArray[np.bool_] = owners == np.arange(entities)[:, None, None]
+    return np.where(present, 255, 0).astype(np.uint8)
+
+
+def _visibility(maps: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.array([map_of_one.any() for map_of_one in maps], np.float32)
 
 
 def _write(path: Path, payloads: Iterable[bytes]) -> None:
@@ -117,7 +122,7 @@ def _checksum(content: bytes) -> bytes:
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
-def _example(features: dict[str, NDArray[np.uint8] | NDArray[np.float32]]) -> bytes:
+def _example(features: dict[str, Values]) -> bytes:
     """A tf.train.Example: 8-bit arrays as lists of one-byte strings, others as packed floats."""
     entries = b""
     for name, values in features.items():

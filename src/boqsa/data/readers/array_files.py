@@ -202,25 +202,17 @@ def _texts(block: NDArray[Any]) -> NDArray[Any]:
 @dataclass(frozen=True)
 class _Hdf5Array(StoredArray):
     chunk: tuple[int, ...]
-    text: bool
-
-    @property
-    def holds_text(self) -> bool:
-        return self.text
 
     @property
     def chunk_rows(self) -> int:
         return self.chunk[0]
 
-    @property
-    def row_bytes(self) -> int:
-        return _MOST_TEXT_BYTES if self.text else super().row_bytes
-
     def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
         with _reading(self.path), _opened_hdf5(self.path) as file:
-            array = file[self.name].asstr() if self.text else file[self.name]
+            array = file[self.name]
             for start in range(0, self.shape[0], rows):
-                yield cast("NDArray[Any]", array[start : start + rows])
+                block = cast("NDArray[Any]", array[start : start + rows])
+                yield _texts(block) if self.holds_text else block
 
 
 @contextmanager
@@ -241,18 +233,21 @@ def _open_hdf5(path: Path) -> dict[str, StoredArray]:
         for name in ("image", "images", "mask", "masks", "split"):
             array = file.get(name)
             if isinstance(array, h5py.Dataset):
-                arrays[name] = _described(path, name, array, h5py.check_string_dtype(array.dtype) is not None)
+                arrays[name] = _described(path, name, array)
         if not arrays:
             there = some_of(sorted(map(str, file)))
             raise InputError(f"{path} has no dataset 'image'; it has {there or 'none'}.")
         return arrays
 
 
-def _described(path: Path, name: str, array: Any, text: bool) -> StoredArray:
+def _described(path: Path, name: str, array: Any) -> StoredArray:
     where = f"{path}: '{name}'"
     if array.is_virtual or array.external or array.file.filename != os.fspath(path):
         raise InputError(f"{where} lies in other files; copy it into this one.")
-    if (array.dtype.hasobject and not text) or not array.shape:
+    if array.dtype.hasobject:
+        # Where their heap is damaged, the HDF5 library never returns.
+        raise InputError(f"{where} has elements of variable length; save strings as numpy.array(..., dtype='S').")
+    if not array.shape or array.dtype.itemsize > _MOST_TEXT_BYTES:
         raise InputError(f"{where} is {array.dtype} {array.shape}; a plain array expected.")
     size = array.dtype.itemsize * prod(array.shape)
     if size > max(_ALWAYS_ALLOWED, _MOST_RATIO * os.stat(path).st_size):
@@ -264,4 +259,4 @@ def _described(path: Path, name: str, array: Any, text: bool) -> StoredArray:
             f"{where} has chunks of {chunk_bytes >> 20} MiB, which are unpacked as a whole; store it with smaller ones "
             "(h5repack -l CHUNK=...)."
         )
-    return _Hdf5Array(path, name, tuple(array.shape), array.dtype, tuple(chunk), text)
+    return _Hdf5Array(path, name, tuple(array.shape), array.dtype, tuple(chunk))

@@ -3,7 +3,8 @@
     image (or images)   uint8 (N, H, W, 3) or (N, 3, H, W)
     mask (or masks)     integers or booleans (N, H, W), perhaps with an axis of one more: 0 background, 1..254
                         objects, -1 or 255 ignore
-    split               N strings, for example train, val, test; without it 80/10/10 in file order
+    split               N strings, for example train, val, test, in HDF5 of fixed length; without it 80/10/10 in file
+                        order
 
 Such a source has no published size, so it is partial only with a `limit`.
 
