@@ -15,6 +15,8 @@ from pycocotools import mask as reference
 
 from boqsa.data import PackedDataset, check, prepare
 from boqsa.data.readers import READERS, releases
+from boqsa.data.readers.coco_instances import Annotation, Picture
+from boqsa.data.readers.source import Item
 from boqsa.errors import InputError
 
 
@@ -350,6 +352,20 @@ def test_coco_order_crop_and_crowds(tmp_path: Path) -> None:
     pixels = colours(2, *SIZE)[grid].copy()
     pixels[codes[grid] == 0] = 0
     np.testing.assert_array_equal(found[1][2].image, pixels)
+
+
+def test_upright_pictures_and_more_annotations_than_eight_bits_hold() -> None:
+    masks = [np.arange(80 * 61).reshape(80, 61) // 15 == number for number in range(300)]
+    outlines = tuple(
+        Annotation(number, {"size": [80, 61], "counts": reference.encode(np.asfortranarray(mask))["counts"]}, False, 1)
+        for number, mask in enumerate(masks)
+    )
+    item = Item("x", "", (), Picture(1, "x", (80, 61), outlines))
+    codes = releases._coco_ids(item)
+    expected = np.minimum(np.arange(80 * 61) // 15 + 1, 255) * (np.arange(80 * 61) < 4500)
+    np.testing.assert_array_equal(codes, expected.reshape(80, 61))
+    square = releases._square(codes, releases._KINDS["coco"], item)
+    np.testing.assert_array_equal(square, codes[10:71])  # 80 // 2 - 61 // 2
 
 
 def test_coco_archives(tmp_path: Path) -> None:
