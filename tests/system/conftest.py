@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from boqsa.data.packed import write_packed
+from boqsa.data.packing import write_packed
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,7 @@ def test_from_files_to_pictures(source: str, shared: Path, tmp_path: Path, run: 
     reader, path, more = SOURCES[source]
     options = [part if part.startswith("--") else shared / "data" / part for part in more]
     packed, trained, found = tmp_path / "packed", tmp_path / "run", tmp_path / "found"
-    run("data", "prepare", reader, shared / "data" / path, packed, "--image-size", 32, "--limit", 60, *options)
+    run("data", "prepare", reader, shared / "data" / path, packed, "--size", 32, "--limit", 60, *options)
     assert run("data", "check", packed)["ok"]
 
     recipe = source.split("_", maxsplit=1)[0] + "_mixture_small"
@@ -57,7 +57,7 @@ def test_from_files_to_pictures(source: str, shared: Path, tmp_path: Path, run: 
     scores = run("evaluate", trained)
     assert np.isfinite([scores[name] for name in ("ari", "ari_fg", "msc_fg")]).all()
 
-    picture = Image.fromarray(np.load(packed / "test.image.npy")[0].transpose(1, 2, 0)).resize((50, 40))
+    picture = Image.fromarray(np.load(packed / "test.image.000.npy")[0].transpose(1, 2, 0)).resize((50, 40))
     picture.save(tmp_path / "picture.png")
     run("segment", trained, tmp_path / "picture.png", "--out", found)
     labels = Image.open(next(path for path in found.iterdir() if "label" in path.name))

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from boqsa.data import PackedDataset
-from boqsa.data.packed import write_packed
+from boqsa.data.packing import write_packed
 from boqsa.recipes import DataRecipe, EvaluateRecipe, MixtureRecipe, Recipe, TrainRecipe
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]

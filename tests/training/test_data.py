@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from boqsa.data.packed import image_file, write_packed
+from boqsa.data.packing import shard_file, write_packed
 from boqsa.errors import InputError, RecipeError
 from boqsa.recipes import DataRecipe, Recipe
 from boqsa.training.data import open_split, open_validation
@@ -20,7 +20,7 @@ def test_opens_the_splits_of_the_recipe(recipe: Recipe) -> None:
 
 
 def test_missing_root_says_what_to_type(recipe: Recipe, changed: Callable[..., Recipe]) -> None:
-    with pytest.raises(RecipeError, match="boqsa data prepare arrays SOURCE DIR --image-size 16"):
+    with pytest.raises(RecipeError, match="boqsa data prepare arrays SOURCE DIR --size 16"):
         open_split(changed(recipe, data={"root": None}).data, "train")
 
 
@@ -51,6 +51,6 @@ def test_a_damaged_validation_split_is_an_error(
     tmp_path: Path, packed: Path, recipe: Recipe, changed: Callable[..., Recipe]
 ) -> None:
     shutil.copytree(packed, tmp_path / "packed")
-    (tmp_path / "packed" / image_file("val")).write_bytes(b"not an array")
+    (tmp_path / "packed" / shard_file("val", "image", 0)).write_bytes(b"not an array")
     with pytest.raises(InputError, match="val"):
         open_validation(changed(recipe, data={"root": str(tmp_path / "packed")}).data)

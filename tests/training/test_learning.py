@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from boqsa.data import PackedDataset
-from boqsa.data.packed import write_packed
+from boqsa.data.packing import write_packed
 from boqsa.inference.load import build_model, load
 from boqsa.models import MixtureModel
 from boqsa.recipes import DataRecipe, EvaluateRecipe, MixtureRecipe, Recipe, TrainRecipe

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from boqsa.atomic import one_process
 from boqsa.data import PackedDataset
-from boqsa.data.packed import write_packed
+from boqsa.data.packing import write_packed
 from boqsa.errors import InputError, RecipeError, RunError
 from boqsa.inference.load import build_model, load
 from boqsa.inference.run import read_manifest, read_recipe

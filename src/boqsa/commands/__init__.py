@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 a check found something, some files were skipped, or a run
 
 import difflib
 import importlib
+import io
 import os
 import sys
 
@@ -16,7 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "Score a run on a split, and write its report."),
     "segment": ("segment", "Split pictures into objects with a trained run."),
     "recipes": ("recipes", "List the recipes, or show one."),
-    "data": ("data", "List, prepare, check and show data sets."),
+    "data": ("data", "List, prepare, mimic, check and show data sets."),
     "convert": ("convert", "Turn a released checkpoint of the authors into a run."),
 }
 """Command -> (module, one line of help)."""
@@ -25,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the return value is the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name that is not UTF-8 must not end a command
     try:
         try:
             return _run(arguments)

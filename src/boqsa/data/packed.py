@@ -85,6 +85,12 @@ class PackedDataset(Dataset[dict[str, Tensor]]):
         return names
 
     @property
+    def image_bytes(self) -> int:
+        """Bytes of all images of the split together."""
+        height, width = self.image_size
+        return len(self) * 3 * height * width
+
+    @property
     def has_masks(self) -> bool:
         """Whether the items of this split have a `mask`."""
         return "mask" in self._columns

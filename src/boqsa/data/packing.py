@@ -216,7 +216,8 @@ class PackedWriter:
             notices=(*notices, *duplicates),
             skipped=tuple(skipped),
         )
-        (self._folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        # A file name that is not UTF-8 becomes an escape that JSON knows.
+        (self._folder / MANIFEST).write_bytes(manifest.to_json().encode("utf-8", "backslashreplace"))
         return manifest
 
     def _checked_extras(self, extras: Mapping[str, NDArray[Any]], count: int) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""A contact sheet of a packed split: images beside their masks, to look at before anything is trained."""
+"""A contact sheet of a packed split: images, masks over them and beside them, to look at before anything is trained."""
 
 from pathlib import Path
 
@@ -33,7 +33,8 @@ _COLOURS = (
 def contact_sheet(target: str | Path, split: str, *, rows: int = 5, columns: int = 4) -> Image.Image:
     """Draw `rows` x `columns` samples, evenly spaced over the split; the same for the same data.
 
-    Each sample is its image and, to the right, its mask: black background, colours for labels, grey = ignore.
+    Each sample is its image, the image with its mask over it, and the mask: black background, colours for labels,
+    grey = ignore. Where mask and objects do not meet in the middle one, something was paired or turned wrongly.
 
     Raises:
         InputError: if there is no such packed split, or `rows` or `columns` is not positive.
@@ -45,7 +46,11 @@ def contact_sheet(target: str | Path, split: str, *, rows: int = 5, columns: int
     batch = dataset.batch(chosen)
     tiles = batch["image"].permute(0, 2, 3, 1).numpy()  # (n, 3, H, W) -> (n, H, W, 3)
     if "mask" in batch:
-        tiles = np.concatenate([tiles, colour_labels(batch["mask"].numpy())], axis=2)  # side by side
+        masks = batch["mask"].numpy()
+        colours = colour_labels(masks)
+        labelled = np.where(masks[..., None] != 0, colours, tiles)
+        overlaid = (tiles.astype(np.uint16) + labelled) // 2  # half and half; background stays as it is
+        tiles = np.concatenate([tiles, overlaid.astype(np.uint8), colours], axis=2)  # side by side
     scale = max(1, -(-_SMALLEST_TILE // tiles.shape[1]))
     tiles = tiles.repeat(scale, axis=1).repeat(scale, axis=2)
     height, width = tiles.shape[1:3]

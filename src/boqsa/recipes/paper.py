@@ -30,7 +30,7 @@ def clevrtex_mixture() -> Recipe:
     """BO-QSA (mixture) on CLEVRTEX, Table 2: 128x128, 11 slots."""
     return Recipe(
         name="clevrtex_mixture",
-        data=DataRecipe(name="clevrtex", image_size=128),
+        data=DataRecipe(name="clevrtex_full", image_size=128),
         model=replace(_LARGE, num_slots=11),
     )
 

@@ -1,6 +1,11 @@
-"""From the data part of a recipe to its splits."""
+"""From the data part of a recipe to its splits, and to the images of a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
 
 from boqsa.data import PackedDataset
 from boqsa.data.builtin import builtin_scenes
@@ -56,3 +61,50 @@ def open_validation(data: DataRecipe) -> PackedDataset | None:
     if data.validation_split not in train.manifest.counts:
         return None
     return PackedDataset(train.path, data.validation_split)
+
+
+class StepImages:
+    """The images of a split, where the steps want them: all of them on the device if they fit there, else read as needed.
+
+    On a CPU they are read through the memory map, which the system keeps in memory as far as it has some. An
+    accelerator holds them itself when they take no more than half of what it has free: then a step copies nothing.
+
+    Args:
+        data: The split.
+        device: Of the model.
+        resident: Whether to hold all of them on the device; decided by their size if not given.
+    """
+
+    def __init__(self, data: PackedDataset, device: torch.device, *, resident: bool | None = None) -> None:
+        self._data = data
+        self._device = device
+        if resident is None:
+            resident = device.type != "cpu" and data.image_bytes <= _free_bytes(device) // 2
+        self._all = torch.empty(0)
+        self.resident = resident
+        if resident:
+            self._all = torch.empty((len(data), 3, *data.image_size), dtype=torch.uint8, device=device)
+            for start in range(0, len(data), _PIECE):
+                stop = min(start + _PIECE, len(data))
+                self._all[start:stop] = data.batch(range(start, stop))["image"].to(device)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def batch(self, indices: Sequence[int] | Int[np.ndarray, "B"]) -> UInt8[Tensor, "B 3 H W"]:
+        """The images of these indices, on the device."""
+        if self.resident:
+            return self._all[torch.as_tensor(np.asarray(indices), device=self._device)]
+        return self._data.batch(indices)["image"].to(self._device)
+
+    def __str__(self) -> str:
+        where = f"all on {self._device}" if self.resident else "through the memory map"
+        return f"{len(self._data)} images, {self._data.image_bytes / 1e6:.0f} MB, read {where}"
+
+
+_PIECE = 4_096
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Free memory of an accelerator; 0 where nobody can tell."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0

@@ -28,6 +28,7 @@ from boqsa.inference.run import CHECKPOINTS, RECIPE, checkpoint_folder, load_wei
 from boqsa.models import MixtureModel, Noise
 from boqsa.recipes import Recipe
 from boqsa.training.checkpoint import save_checkpoint
+from boqsa.training.data import StepImages
 from boqsa.training.diagnostics import verdict
 from boqsa.training.draws import batch_indices, draw_noise
 from boqsa.training.evaluation import evaluate, headline
@@ -172,8 +173,10 @@ class _Training:
         """All steps that are left; False if `stop` was filled before the end."""
         settings = self.recipe.train
         began = time.monotonic() - self.seconds
+        images = StepImages(data, self.fabric.device)
+        progress.say(str(images))
         for done in range(self.start + 1, settings.steps + 1):
-            loss, norm = self.step(data, done - 1)
+            loss, norm = self.step(images, done - 1)
             self.interval.add(loss, norm)
             progress.step(done, loss=loss, images_per_second=self.interval.images_per_second)
 
@@ -201,17 +204,17 @@ class _Training:
                 return False
         return True
 
-    def step(self, data: PackedDataset, step: int) -> tuple[Tensor, Tensor]:
+    def step(self, images: StepImages, step: int) -> tuple[Tensor, Tensor]:
         """One optimiser step; its mean loss and the gradient norm before clipping, left on the device."""
         recipe, settings, device = self.recipe, self.recipe.train, self.fabric.device
         sigma = query_sigma(step, sigma_steps=settings.sigma_steps)
         draws_queries = sigma > 0 or recipe.model.queries != "learned"
-        indices = batch_indices(recipe.seed, step, settings.batch_size, len(data))
+        indices = batch_indices(recipe.seed, step, settings.batch_size, len(images))
         piece = settings.batch_size // settings.accumulate
         total = torch.zeros((), device=device)
         self.optimizer.zero_grad(set_to_none=True)
         for first in range(0, settings.batch_size, piece):
-            image = data.batch(indices[first : first + piece])["image"].to(device)
+            image = images.batch(indices[first : first + piece])
             if settings.channels_last:
                 image = image.contiguous(memory_format=torch.channels_last)
             noise = draw_noise(

@@ -139,3 +139,24 @@ def test_a_picture_may_stay_as_it_is_stored(tmp_path: Path) -> None:
     assert read_rgb(tmp_path / "a.png", phrases.append, upright=False).shape == (2, 3, 3)
     assert phrases == ["EXIF orientation ignored, as the masks lie as stored"]
     assert read_rgb(tmp_path / "a.png", phrases.append).shape == (3, 2, 3)
+
+
+@pytest.mark.parametrize("part", [b"IHDR", b"IDAT", b"IEND"])
+def test_a_wrong_checksum_in_a_png_is_found(part: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.full((40, 50, 3), 7, np.uint8)).save(path)
+    content = bytearray(path.read_bytes())
+    start = content.index(part) - 4
+    length = int.from_bytes(content[start : start + 4], "big")
+    content[start + 8 + length] ^= 1  # the first byte of its checksum
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="a broken image|is not an image"):
+        open_picture(path)
+
+
+def test_a_png_that_lost_its_end_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.full((40, 50, 3), 7, np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(InputError, match="a broken image"):
+        open_picture(path)

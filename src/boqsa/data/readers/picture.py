@@ -3,12 +3,16 @@
 Notable choices:
  - A file is what its first bytes say, whatever its name ends in, and only the formats of data sets are tried.
  - The size stands in the header and is looked at before anything is decoded: a few bytes can promise gigabytes.
+ - The checksums of a PNG are compared: the decoder does not look at those of the pixels.
 """
 
+import struct
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,6 +25,7 @@ REDUCED = "16 bits reduced to 8"
 TURNED = "EXIF orientation applied"
 LEFT_AS_STORED = "EXIF orientation ignored, as the masks lie as stored"
 MOST_PIXELS = 100_000_000
+_BLOCK = 1 << 20
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -54,6 +59,8 @@ def open_picture(path: Path, notice: Notice = lambda _: None, *, upright: bool =
             raise InputError(_too_large(path, f"{opened.height}x{opened.width} pixels"))
         # Pillow keeps the high bytes of 16-bit RGB without a word; only the decoder's name tells.
         deep_rgb = opened.mode in ("RGB", "RGBA") and any(";16" in str(tile.args) for tile in opened.tile)
+        if opened.format == "PNG":
+            _verify_png(file)
         opened.load()
         turn = _TURNS.get(opened.getexif().get(_ORIENTATION, 1))
         if deep_rgb:
@@ -62,6 +69,21 @@ def open_picture(path: Path, notice: Notice = lambda _: None, *, upright: bool =
             return opened
         notice(TURNED if upright else LEFT_AS_STORED)
         return opened.transpose(turn) if upright else opened
+
+
+def _verify_png(file: BinaryIO) -> None:
+    """Compare the checksum of every chunk; the file's position is left where it was."""
+    position = file.tell()
+    file.seek(8)  # the signature
+    name = b""
+    while name != b"IEND":
+        length, name = struct.unpack(">I4s", file.read(8))
+        checksum = zlib.crc32(name)
+        for start in range(0, length, _BLOCK):
+            checksum = zlib.crc32(file.read(min(_BLOCK, length - start)), checksum)
+        if checksum != int.from_bytes(file.read(4), "big"):
+            raise ValueError(f"wrong checksum of its part {name.decode('latin-1')!r}")
+    file.seek(position)
 
 
 @contextmanager

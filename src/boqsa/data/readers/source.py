@@ -133,13 +133,16 @@ def find_root(source: Path, *needed: str) -> Path:
         state = "is not a folder" if source.exists() else "does not exist"
         raise InputError(f"{source} {state}; give the folder that holds {' and '.join(needed)}.")
     level = [source]
-    for _ in range(3):
-        found = [folder for folder in level if all((folder / name).exists() for name in needed)]
-        if len(found) > 1:
-            raise InputError(f"{some_of([str(folder) for folder in found])} all hold {needed[0]}; name one of them.")
-        if found:
-            return found[0]
-        level = [inner for folder in level for inner in sorted(folder.iterdir()) if inner.is_dir()]
+    try:
+        for _ in range(3):
+            found = [folder for folder in level if all((folder / name).exists() for name in needed)]
+            if len(found) > 1:
+                raise InputError(f"{some_of([str(folder) for folder in found])} all hold {needed[0]}; name one of them.")
+            if found:
+                return found[0]
+            level = [inner for folder in level for inner in sorted(folder.iterdir()) if inner.is_dir()]
+    except OSError as error:
+        raise InputError(f"cannot read the folder {error.filename or source}: {error.strerror}.") from None
     raise InputError(f"{source} does not hold {' and '.join(needed)}, nor do the folders in it.")
 
 
