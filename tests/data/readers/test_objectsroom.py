@@ -131,6 +131,14 @@ def test_repair_when_one_side_touches_and_the_other_ends_in_the_picture() -> Non
     assert objectsroom.count_background(owner == np.arange(7)[:, None, None]) == 4
 
 
+def test_repair_when_both_sides_touch_and_both_borders_are_reached() -> None:
+    owner = np.ones((64, 64), int)
+    owner[:20], owner[20:40] = 0, 2
+    owner[41:44, :40] = owner[44:47, 30:] = 3  # floor to the right of the upper part and to the left of the lower one
+    owner[62, :4] = 4
+    assert objectsroom.count_background(owner == np.arange(7)[:, None, None]) == 3
+
+
 def test_repair_shifts_labels_and_counts_frames(
     tmp_path: Path, write_records: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
