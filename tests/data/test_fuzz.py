@@ -1,7 +1,7 @@
-"""Damage of any kind to any data set: a clear line, or samples that nothing in the files could have told from good ones.
+"""Damage of any kind to any data set: a clear line, or samples that nothing in the files could tell from good ones.
 
-Every stand-in of `boqsa data mimic` is damaged a thousand times (`make test-full`; some of it in `make test`), one file at a
-time: bits flipped, bytes overwritten, cut off, cut out, repeated, emptied, removed, or the content of another file.
+Every stand-in of `boqsa data mimic` is damaged a thousand times (`make test-full`; some of it in `make test`), one file
+at a time: bits flipped, bytes overwritten, cut off, cut out, repeated, emptied, removed, or another file's content.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ def read_all(name: str, source: Path, options: dict[str, Any]) -> tuple[dict[str
         try:
             sample = opened.load(item)
         except InputError as error:
-            assert "\n" not in str(error)
+            assert "\n" not in str(error)  # noqa: PT017
             broken += 1
             continue
         assert sample.image.shape == (*opened.image_size, 3)
@@ -123,7 +123,7 @@ def fuzz(name: str, source: Path, options: dict[str, Any], times: int, seed: int
                 try:
                     found, _ = read_all(name, source, options)
                 except InputError as error:
-                    assert "\n" not in str(error)
+                    assert "\n" not in str(error)  # noqa: PT017
                     continue
         finally:
             path.write_bytes(content)

@@ -4,12 +4,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from boqsa.data import PackedDataset
 from boqsa.data.packing import shard_file, write_packed
 from boqsa.errors import InputError, RecipeError
 from boqsa.recipes import DataRecipe, Recipe
-from boqsa.training.data import open_split, open_validation
+from boqsa.training import data
+from boqsa.training.data import StepImages, open_split, open_validation
 
 
 def test_opens_the_splits_of_the_recipe(recipe: Recipe) -> None:
@@ -54,3 +58,21 @@ def test_a_damaged_validation_split_is_an_error(
     (tmp_path / "packed" / shard_file("val", "image", 0)).write_bytes(b"not an array")
     with pytest.raises(InputError, match="val"):
         open_validation(changed(recipe, data={"root": str(tmp_path / "packed")}).data)
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_the_images_of_a_step(resident: bool, train_data: PackedDataset) -> None:
+    images = StepImages(train_data, torch.device("cpu"), resident=resident)
+    chosen = np.array([5, 0, 39, 5])
+    assert torch.equal(images.batch(chosen), train_data.batch(chosen)["image"])
+    assert len(images) == 40
+    assert ("all on cpu" in str(images)) == resident
+
+
+def test_a_cpu_reads_through_the_map_and_an_accelerator_what_fits(
+    train_data: PackedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not StepImages(train_data, torch.device("cpu")).resident
+    for free, fits in ((2 * train_data.image_bytes, True), (2 * train_data.image_bytes - 2, False)):
+        monkeypatch.setattr(data, "_free_bytes", lambda _, free=free: free)
+        assert StepImages(train_data, torch.device("meta")).resident == fits

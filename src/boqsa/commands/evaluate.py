@@ -84,7 +84,13 @@ def show_scores(metrics: dict[str, Any]) -> None:
         rows.append([name.replace("_", "-"), *(scores.get(column, "") for column in names)])
     where = metrics["dataset"]
     if names:
-        title = f"{where['name']}, {where['split']}: {where['images']} images"
+        title = ", ".join(
+            [
+                f"{where['name']}, {where['split']}: {where['images']} images",
+                *(["part of the published set"] if where["partial"] else []),
+                *([where["leak"]] if where["leak"] else []),
+            ]
+        )
         print_table(title, ("checkpoint, masks", *(_COLUMNS[name] for name in names)), rows)
     errors = metrics["scores"]["last"]["reconstruction"]
     print("reconstruction (last): " + ", ".join(f"{name} {value:.5g}" for name, value in errors.items()))

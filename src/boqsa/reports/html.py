@@ -114,6 +114,10 @@ def _header(name: str, metrics: Mapping[str, Any]) -> str:
     if dataset.get("name"):
         images = f"{number(dataset['images'])} images of " if is_measured(dataset.get("images")) else ""
         about.append(f"scored on {images}{dataset['name']}, split {dataset.get('split', 'unknown')}")
+        if dataset.get("partial"):
+            about.append("a part of the published set")
+        if dataset.get("leak"):
+            about.append(str(dataset["leak"]))
     return (
         f'<header><h1>What the slots found</h1>\n<p class="quiet">{with_code(", ".join(about))}</p>\n'
         f'<p class="lead">{_INTRODUCTION}</p></header>'

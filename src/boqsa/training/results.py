@@ -91,6 +91,7 @@ def evaluate_run(
             "images": len(dataset),
             "fingerprint": dataset.manifest.fingerprint,
             "partial": dataset.manifest.partial,
+            "leak": dataset.manifest.leak,
         },
         "scores": scores,
         "baselines": _baselines(dataset, recipe) if dataset.has_masks else {},
