@@ -194,8 +194,8 @@ def _draft(seed: int, index: int, attempt: int, settings: SceneSettings, views: 
     # One hue for the whole room, another in each scene: what the room looks like must be told by some slot, and one
     # slot can tell it. A grey room every slot can paint, so none owns it.
     tint = random.random()
-    wall = colorsys.hsv_to_rgb(tint, random.uniform(0.25, 0.5), random.uniform(0.8, 1.0))
-    floor = colorsys.hsv_to_rgb(tint, random.uniform(0.25, 0.5), random.uniform(0.8, 1.0))
+    wall = colorsys.hsv_to_rgb(tint, random.uniform(0.3, 0.6), random.uniform(0.8, 1.0))
+    floor = colorsys.hsv_to_rgb(tint, random.uniform(0.3, 0.6), random.uniform(0.8, 1.0))
     sky = colorsys.hsv_to_rgb(tint, random.uniform(0.1, 0.25), random.uniform(0.85, 1.0))
     # The corner of the room lies towards (1, 1), so its open side is at 225 degrees. The light comes from the
     # left or the right, so that shadows fall beside the objects, and reaches both walls: a wall in the dark is one more
