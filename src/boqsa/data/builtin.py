@@ -18,7 +18,7 @@ from boqsa.data.packing import write_packed
 from boqsa.data.scenes import SceneSettings, render_scenes
 from boqsa.errors import InputError
 
-RENDERER = 3
+RENDERER = 4
 """Raise it when the renderer's pixels change: caches of older ones must not be taken for new."""
 
 TEST_SCENES = 1_000

@@ -192,10 +192,11 @@ def _draft(seed: int, index: int, attempt: int, settings: SceneSettings, views: 
         colour[slot] = colorsys.hsv_to_rgb(random.random(), random.uniform(0.6, 1.0), random.uniform(0.3, 0.8))
 
     # One hue for the whole room, another in each scene: what the room looks like must be told by some slot, and one
-    # slot can tell it. A grey room every slot can paint, so none owns it.
+    # slot can tell it. A grey room every slot can paint, so none owns it; a vivid one takes most of the error, and
+    # neighbouring objects are merged.
     tint = random.random()
-    wall = colorsys.hsv_to_rgb(tint, random.uniform(0.25, 0.5), random.uniform(0.8, 1.0))
-    floor = colorsys.hsv_to_rgb(tint, random.uniform(0.25, 0.5), random.uniform(0.8, 1.0))
+    wall = colorsys.hsv_to_rgb(tint, random.uniform(0.3, 0.6), random.uniform(0.8, 1.0))
+    floor = colorsys.hsv_to_rgb(tint, random.uniform(0.3, 0.6), random.uniform(0.8, 1.0))
     sky = colorsys.hsv_to_rgb(tint, random.uniform(0.1, 0.25), random.uniform(0.85, 1.0))
     # The corner of the room lies towards (1, 1), so its open side is at 225 degrees. The light comes from the
     # left or the right, so that shadows fall beside the objects, and reaches both walls: a wall in the dark is one more
