@@ -31,7 +31,7 @@ def test_freed_memory_is_not_mapped_again() -> None:
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
     )
     faults = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    # 16,384 pages each, unmapped each time by default. Now once, or a few times: an aligned block may need another place.
+    # By default 16,384 pages each time. Now once, or a few times: an aligned block may need another place.
     assert int(faults) < 6 * 16_384
 
 
