@@ -26,13 +26,13 @@ def test_freed_memory_is_not_mapped_again() -> None:
         "import resource, torch\n"
         "from boqsa.training.machine import keep_freed_memory\n"
         "assert keep_freed_memory()\n"
-        "for _ in range(4): torch.ones(16 << 20)\n"  # 64 MiB; for its alignment it may need more than one place
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "torch.ones(16 << 20)\n"
+        "for _ in range(20): torch.ones(16 << 20)\n"  # 64 MiB
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
     )
     faults = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    assert int(faults) < 1_000  # by default it is unmapped when it goes: 16,384 pages
+    # By default 16,384 pages each time. Now once, or a few times: an aligned block may need another place.
+    assert int(faults) < 6 * 16_384
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
