@@ -15,7 +15,7 @@ def test_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     rows = {line.split("│")[1].strip(): line for line in out.splitlines() if line.startswith("│")}
     assert list(rows) == list(RECIPES)
     cells = [cell.strip() for cell in rows["clevrtex_mixture"].split("│")[1:-1]]
-    assert cells[:5] == ["clevrtex_mixture", "clevrtex", "128", "11", "250000"]
+    assert cells[:5] == ["clevrtex_mixture", "clevrtex_full", "128", "11", "250000"]
     assert "Table 2" in cells[5]
 
 

@@ -45,7 +45,7 @@ def test_counts(tmp_path: Path) -> None:
 def test_without_masks(tmp_path: Path) -> None:
     report = check(pack(tmp_path, masks=None))
     assert report.ok
-    assert "train: 3 images, no masks" in report.lines()
+    assert "train: 3 images of 980000 published, no masks" in report.lines()
 
 
 def test_a_changed_byte_is_found(tmp_path: Path) -> None:

@@ -21,12 +21,17 @@ def packed(tmp_path: Path) -> Path:
     return tmp_path / "packed"
 
 
-def test_samples_are_evenly_spaced_image_beside_mask(packed: Path) -> None:
+def test_samples_are_evenly_spaced_image_overlay_and_mask(packed: Path) -> None:
     sheet = np.asarray(contact_sheet(packed, "train", rows=2, columns=2))
-    assert sheet.shape == (4 + 2 * 104, 4 + 2 * 204, 3)
+    assert sheet.shape == (4 + 2 * 104, 4 + 2 * 304, 3)
     np.testing.assert_array_equal(sheet[4:104, 4:104], IMAGES[0].transpose(1, 2, 0))
-    np.testing.assert_array_equal(sheet[4:104, 104:204], colour_labels(MASKS[:1])[0])
-    np.testing.assert_array_equal(sheet[108:208, 208:308], IMAGES[9].transpose(1, 2, 0))
+    colours = colour_labels(MASKS[:1])[0]
+    np.testing.assert_array_equal(sheet[4:104, 204:304], colours)
+    image, overlaid = IMAGES[0].transpose(1, 2, 0).astype(int), sheet[4:104, 104:204]
+    background = MASKS[0] == 0
+    np.testing.assert_array_equal(overlaid[background], image[background])
+    np.testing.assert_array_equal(overlaid[~background], (image[~background] + colours[~background]) // 2)
+    np.testing.assert_array_equal(sheet[108:208, 308:408], IMAGES[9].transpose(1, 2, 0))
     np.testing.assert_array_equal(sheet, np.asarray(contact_sheet(packed, "train", rows=2, columns=2)))
 
 

@@ -18,7 +18,7 @@ LARGE_STRIDES = (2, 1, 1, 1), (2, 2, 2, 2, 1)
 PUBLISHED = {
     "objectsroom_mixture": ("objectsroom", 64, 5, SMALL_STRIDES, 30_000, "ari_fg", 898_756),
     "shapestacks_mixture": ("shapestacks", 128, 8, LARGE_STRIDES, 30_000, "ari_fg", 898_948),
-    "clevrtex_mixture": ("clevrtex", 128, 11, LARGE_STRIDES, 30_000, "ari_fg", 899_140),
+    "clevrtex_mixture": ("clevrtex_full", 128, 11, LARGE_STRIDES, 30_000, "ari_fg", 899_140),
     "ptr_mixture": ("ptr", 128, 7, LARGE_STRIDES, 30_000, "ari_fg", 898_884),
     "birds_mixture": ("birds", 128, 3, LARGE_STRIDES, 30_000, "iou", 898_628),
     "dogs_mixture": ("dogs", 128, 2, LARGE_STRIDES, 30_000, "iou", 898_564),

@@ -1,6 +1,7 @@
 """`boqsa data list | prepare | mimic | check | show`: from people's files to packed arrays that can be trusted."""
 
 import difflib
+import functools
 import inspect
 import re
 import shlex
@@ -193,12 +194,15 @@ def _tell(known: "DatasetEntry", options: dict[str, str]) -> None:
 
 
 def _reader_options(name: str) -> dict[str, str]:
-    """The options of a reader and what its docstring says of each."""
+    """The options of a reader and what the docstrings of its module say of each."""
     from boqsa.data.readers import READERS
 
     if name not in READERS:
         return {}
-    text = inspect.getdoc(READERS[name]) or ""
+    read = READERS[name]
+    module = inspect.getmodule(read.func if isinstance(read, functools.partial) else read)
+    readers = [function for name, function in inspect.getmembers(module, callable) if name.startswith("read")]
+    text = "\n".join(inspect.getdoc(function) or "" for function in [read, *readers])
     told = {}
     for parameter in inspect.signature(READERS[name]).parameters.values():
         found = re.search(rf"^ +{parameter.name}: (.*(?:\n {{8,}}.*)*)", text, re.MULTILINE)
