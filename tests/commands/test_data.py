@@ -138,7 +138,8 @@ def test_every_option_reaches_the_library(monkeypatch: pytest.MonkeyPatch, packe
 
     monkeypatch.setattr("boqsa.data.prepare", prepare)
     options = "--size 8 9 --masks m --crop none --mask-resample published --mask-threshold 3 --variant ccs_all"
-    assert main(["data", "prepare", "shapestacks", "s", "t", *options.split(), "--limit", "2", "--skip-broken", "4"]) == 0
+    options += " --limit 2 --skip-broken 4"
+    assert main(["data", "prepare", "shapestacks", "s", "t", *options.split()]) == 0
     del seen["progress"]
     assert {name: value for name, value in seen.items() if value is not None and value is not False} == {
         "arguments": ("shapestacks", Path("s"), Path("t")),

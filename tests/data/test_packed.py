@@ -246,7 +246,7 @@ def test_extras_and_names_are_for_all_or_none(tmp_path: Path) -> None:
             writer.append("train", FIFTY[:1], masks, names=["a"])
         with pytest.raises(ValueError, match="shape"):
             writer.append("train", FIFTY[:1], masks, names=["a"], extras={"pose": POSES[:1, :1]})
-        with pytest.raises(InputError, match="-1 .ignore. to 32767"):
+        with pytest.raises(InputError, match=r"-1 .ignore. to 32767"):
             writer.append("train", FIFTY[:1], masks + 40_000, names=["a"], extras={"pose": POSES[:1]})
 
 

@@ -57,7 +57,7 @@ class Prepare:
     mask_resample: Annotated[str | None, tyro.conf.arg(metavar="{pil-nearest,published}")] = None
     """How masks are made smaller: on the images' grid, or as the published code did."""
     variant: str | None = None
-    """Which of several published editions, where a data set has some: shapestacks, multi_dsprites, ycb, scannet, coco."""
+    """Which of several published editions: shapestacks, multi_dsprites, ycb, scannet, coco."""
     masks: Path | None = None
     """folder: where the masks are, if not in a sibling folder `masks`."""
     images: Path | None = None
@@ -166,7 +166,7 @@ def _list(arguments: list[str]) -> int:
         for name, known in CATALOG.items()
     ]
     print_table("data sets", ("name", "task", "pixels", "status", "what"), rows)
-    print("\n`boqsa data list NAME` tells who publishes a set, which files are needed, and what `prepare` can do with it.")
+    print("\n`boqsa data list NAME` tells who publishes a set, which files are needed, and what `prepare` can do.")
     print("`boqsa data mimic NAME TARGET` writes a tiny stand-in in the original layout.")
     return 0
 

@@ -45,8 +45,8 @@ def unpacked(
         progress: Called with ("unpacking", bytes read, bytes of all archives).
 
     Raises:
-        InputError: if an archive is broken, leads outside of the folder, unpacks to more than a data set would, or there
-            is no space for it.
+        InputError: if an archive is broken, leads outside of the folder, unpacks to more than a data set would, or there is
+            no space for it.
     """
     if source.is_file() and is_archive(source):
         archives, others = [source], []
@@ -120,7 +120,7 @@ def _tar_members(file: BinaryIO, folder: Path) -> Iterator[tuple[str, int, Calla
             _refuse_outside(member.name)
             if member.isfile() or member.isdir():
                 yield member.name, member.size, partial(archive.extract, member, folder, filter="data")
-            archive.members = []  # it would remember every one of millions
+            archive.members = []  # type: ignore[attr-defined]  # it would remember every one of millions
 
 
 def _refuse_outside(name: str) -> None:

@@ -162,8 +162,8 @@ CATALOG: dict[str, DatasetEntry] = {
         foreground="the bird, as most annotators saw it",
         licence="not stated for the images",
         owners="Wah et al. 2011 (Caltech), Caltech-UCSD Birds-200-2011, known as CUB; split file from ReDO's code",
-        obtain="CUB_200_2011.tgz and segmentations.tgz, packed or unpacked, and train_val_test_split.txt of ReDO, all in "
-        "one folder: SOURCE; without the split file --split official",
+        obtain="CUB_200_2011.tgz and segmentations.tgz, packed or unpacked, and train_val_test_split.txt of ReDO, all "
+        "in one folder: SOURCE; without the split file --split official",
         published="11,788 images; ReDO's split has 10,000 for training, 788 for validation, 1,000 for test",
         paper="mIoU and Dice at 128x128, cropped to 1.5 times the ground-truth box (in test too), ReDO's split; the "
         "published code dithered grey masks (mask_resample published)",
@@ -226,13 +226,13 @@ CATALOG: dict[str, DatasetEntry] = {
         slots="2",
         foreground="the flower, as its automatic segmentation has it",
         licence="not stated for the images",
-        owners="Nilsback & Zisserman 2008 (Visual Geometry Group, Oxford), 102 Category Flower Dataset; the paper's table "
-        "calls it Caltech Flowers",
+        owners="Nilsback & Zisserman 2008 (Visual Geometry Group, Oxford), 102 Category Flower Dataset; the paper's "
+        "table calls it Caltech Flowers",
         obtain="102flowers.tgz and 102segmentations.tgz, packed or unpacked, and setid.mat, in one folder: SOURCE",
-        published="8,189 images: 1,020 for training, 1,020 for validation, 6,149 for test; the published code exchanged "
-        "train and test",
-        paper="mIoU and Dice at 128x128, squeezed; trained on the 6,149 images and tested on the 1,020, the reverse of the "
-        "official split",
+        published="8,189 images: 1,020 for training, 1,020 for validation, 6,149 for test; the published code "
+        "exchanged train and test",
+        paper="mIoU and Dice at 128x128, squeezed; trained on the 6,149 images and tested on the 1,020, the reverse of "
+        "the official split",
         splits={
             "clean": "setid.mat as Oxford means it",
             "published": "train and test exchanged, and the published rule for masks (mask_rule)",

@@ -1,8 +1,8 @@
 """Reading packed data sets: plain `.npy` shards at target size, memory-mapped when they are needed.
 
-`boqsa.data.packing` writes them and describes the files. Opening compares the sizes of what is opened with the manifest,
-which is cheap; the sha256 are compared by `boqsa data check`. Labels keep the source's own numbering (entity, level in the
-stack), so gaps are allowed.
+`boqsa.data.packing` writes them and describes the files. Opening compares the sizes of what is opened with the
+manifest, which is cheap; the sha256 are compared by `boqsa data check`. Labels keep the source's own numbering (entity,
+level in the stack), so gaps are allowed.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ from boqsa.errors import InputError
 
 
 class PackedDataset(Dataset[dict[str, Tensor]]):
-    """One split of a packed folder, memory-mapped: a process opens only the shards that it reads, and shares their pages.
+    """One split of a packed folder, memory-mapped: a process opens the shards that it reads, and shares their pages.
 
-    Item i is `{"image": uint8 (3, H, W), "mask": int64 (H, W)}`; the mask is -1 where the pixel is to be ignored, and is
-    absent where the split has no masks. Sets with `manifest.extras` have those too. Pickling sends the path alone.
+    Item i is `{"image": uint8 (3, H, W), "mask": int64 (H, W)}`; the mask is -1 where the pixel is to be ignored, and
+    is absent where the split has no masks. Sets with `manifest.extras` have those too. Pickling sends the path alone.
 
     Raises:
         InputError: if `path` is not a packed folder, lacks the split, or disagrees with its manifest; damage to a shard

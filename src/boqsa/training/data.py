@@ -64,7 +64,7 @@ def open_validation(data: DataRecipe) -> PackedDataset | None:
 
 
 class StepImages:
-    """The images of a split, where the steps want them: all of them on the device if they fit there, else read as needed.
+    """The images of a split, where the steps want them: all on the device if they fit there, else read as needed.
 
     On a CPU they are read through the memory map, which the system keeps in memory as far as it has some. An
     accelerator holds them itself when they take no more than half of what it has free: then a step copies nothing.

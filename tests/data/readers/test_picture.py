@@ -150,7 +150,7 @@ def test_a_wrong_checksum_in_a_png_is_found(part: bytes, tmp_path: Path) -> None
     length = int.from_bytes(content[start : start + 4], "big")
     content[start + 8 + length] ^= 1  # the first byte of its checksum
     path.write_bytes(content)
-    with pytest.raises(InputError, match="a broken image|is not an image"):
+    with pytest.raises(InputError, match=r"a broken image|is not an image"):
         open_picture(path)
 
 

@@ -53,7 +53,7 @@ WRITERS: dict[str, Callable[[Path, Content], Path]] = {
     "coco": write_coco,
     "coco_instances": write_coco_instances,
 }
-"""Writer by the data set's name. It fills a folder, which may exist, and returns what `prepare` is to be given as SOURCE."""
+"""Writer by the data set's name. It fills a folder, which may exist, and returns the SOURCE of `prepare`."""
 
 _IMAGES_BESIDE = {"coco_instances": "images"}
 """Data sets whose SOURCE is a file, and the folder in TARGET that `prepare` is given as `images`."""

@@ -31,9 +31,9 @@ class Content:
     ) -> tuple[
         UInt8[np.ndarray, "v side side 3"], UInt8[np.ndarray, "v side side"], Float32[np.ndarray, "v 4 4"], float
     ]:
-        """Several views of scene `index`: images, masks, cameras (camera to world, OpenCV axes), focal length in pixels.
+        """Several views of scene `index`: images, masks, cameras (camera to world, OpenCV axes), focal length.
 
-        An object has the same label in all views.
+        An object has the same label in all views. The focal length is in pixels.
         """
         scenes = _render(self.seed, index, side, count)
         return np.moveaxis(scenes.image[0], 1, 3), scenes.mask[0], scenes.camera[0], scenes.focal_px

@@ -137,7 +137,7 @@ def find_root(source: Path, *needed: str) -> Path:
         for _ in range(3):
             found = [folder for folder in level if all((folder / name).exists() for name in needed)]
             if len(found) > 1:
-                raise InputError(f"{some_of([str(folder) for folder in found])} all hold {needed[0]}; name one of them.")
+                raise InputError(f"{some_of([str(folder) for folder in found])} all hold {needed[0]}; name one.")
             if found:
                 return found[0]
             level = [inner for folder in level for inner in sorted(folder.iterdir()) if inner.is_dir()]
