@@ -45,7 +45,7 @@ def unpacked(
         progress: Called with ("unpacking", bytes read, bytes of all archives).
 
     Raises:
-        InputError: if an archive is broken, leads outside of the folder, unpacks to more than a data set would, or there is
+        InputError: if an archive is broken, leads outside of the folder, unpacks to far too much, or there is
             no space for it.
     """
     if source.is_file() and is_archive(source):
