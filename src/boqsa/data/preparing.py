@@ -71,7 +71,8 @@ def prepare(
         source: Its files, a folder or the archives as downloaded; the catalog says which.
         target: The folder to make; it must not exist, or be empty.
         skip_broken: Leave out so many samples that cannot be read; the manifest lists them in `skipped`.
-        workers: Processes that read; by default one a core. The result does not depend on it.
+        workers: Processes that read; by default one a core, or a single one where the source is a compressed stream.
+            The result does not depend on it.
         progress: Called with (what is done, how much, of how much) now and then.
         **options: The reader's own (`boqsa.data.readers`): `image_size` is (height, width), the data set's own size if
             not given; `limit` is how many samples of each split at most. None and False are as if not given.
@@ -100,7 +101,7 @@ def prepare(
         given.pop("progress", None)
         asked = {"name": name, "source": os.path.abspath(source), "options": given, "format": FORMAT}
         packing = _Packing(dataset, opened, place, str(source), asked, skip_broken)
-        manifest = packing.run(_worker_count(workers, opened.total), tell)
+        manifest = packing.run(_worker_count(workers, opened), tell)
         _move_into_place(place / "packed", folder)
     return manifest
 
@@ -344,10 +345,10 @@ def _end_with_the_parent() -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-def _worker_count(asked: int | None, total: int) -> int:
+def _worker_count(asked: int | None, opened: Source) -> int:
     if asked is not None:
         return asked
-    if total < _FEWEST_FOR_PROCESSES:
+    if opened.in_one_process or opened.total < _FEWEST_FOR_PROCESSES:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, _MOST_WORKERS)

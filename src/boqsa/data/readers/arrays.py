@@ -133,6 +133,7 @@ def read(
     wanted = {split: found if limit is None else min(found, limit) for split, found in survey.counts.items()}
     objects = 1 if survey.foreground else survey.most
     return Source(
+        in_one_process=True,
         items=lambda: _items(arrays, wanted, foreground=survey.foreground),
         load=partial(
             _load,

@@ -72,6 +72,8 @@ class Source:
     """None where the catalog knows."""
     leak: str = ""
     """As in `Manifest`."""
+    in_one_process: bool = False
+    """True if reading a sample costs less than sending it to another process, as with records of a stream."""
     wide_labels: bool = False
     """Whether a picture may have more than 254 objects."""
     extras: Mapping[str, Extra] = field(default_factory=dict)
