@@ -81,7 +81,7 @@ class Prepare:
     skip_broken: int = 0
     """Leave out so many broken images; they are listed, and the exit code is 1."""
     workers: int | None = None
-    """Processes that read; by default one a core (one for a compressed stream). The result is the same for any number."""
+    """Processes that read; by default one a core, one for a compressed stream. The result does not depend on it."""
     json: bool = False
     """Print the manifest as JSON on stdout; progress stays on stderr."""
 
