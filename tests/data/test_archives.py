@@ -141,3 +141,18 @@ def test_no_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "_RESERVE", 1 << 60)
     with pytest.raises(InputError, match="no space is left"):
         unpacked(write_zip(tmp_path / "a.zip"), tmp_path / "scratch", patterns=(), progress=quiet)
+
+
+def test_files_beside_an_archive_are_never_written_to(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "set/images").mkdir(parents=True)
+    (source / "set/images/a.png").write_bytes(b"mine")
+    (source / "set/images/c.png").write_bytes(b"loose")
+    write_zip(source / "set.zip")
+    for packed, expected in ((FILES, b"loose"), (FILES | {"set/images/c.png": b"packed"}, b"packed")):
+        write_zip(source / "set.zip", packed)
+        before = found(source)
+        root = unpacked(source, tmp_path / "scratch", patterns=("set*",), progress=quiet)
+        seen = {name: content for name, content in found(root).items() if name.startswith("set/")}
+        assert seen == FILES | {"set/images/c.png": expected}
+        assert found(source) == before

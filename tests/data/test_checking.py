@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from boqsa.data import check, write_packed
+from boqsa.atomic import atomic_folder
+from boqsa.data import PackedWriter, check, write_packed
 from boqsa.errors import InputError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 3, 4, 4), dtype=np.uint8)
@@ -83,3 +84,13 @@ def test_one_sided_foreground_is_found(tmp_path: Path) -> None:
 def test_what_is_not_packed_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="boqsa data prepare"):
         check(tmp_path)
+
+
+def test_published_counts_are_those_of_the_default_split(tmp_path: Path) -> None:
+    for options, told in (({}, True), ({"split": "clean"}, True), ({"split": "published"}, False)):
+        splits = {"train": (IMAGES, np.minimum(np.abs(MASKS), 1))}
+        with atomic_folder(tmp_path / "packed") as folder, PackedWriter(folder, (4, 4)) as writer:
+            writer.append("train", *splits["train"])
+            writer.finish(name="flowers", source="s", licence="l", task="foreground", split_rule="r", options=options)
+        lines = check(tmp_path / "packed").lines()
+        assert any(" of 1020 published" in line for line in lines) == told

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from boqsa.data import PackedDataset, prepare, preparing
+from boqsa.data.mimic import WRITERS, mimic
 from boqsa.data.preparing import workplace_of
+from boqsa.data.readers import READERS
 from boqsa.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -196,9 +198,12 @@ def test_an_interrupted_pass_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not workplace_of(tmp_path / "cut").exists()
 
 
-@pytest.mark.parametrize("change", ["options", "a file that was done", "journal", "arrays"])
+@pytest.mark.parametrize("change", ["options", "a file that was done", "journal", "arrays", "what all masks mean"])
 def test_it_starts_again_where_it_cannot_go_on(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = write_photos(tmp_path / "photos", 12)
+    if change == "what all masks mean":
+        for path in (photos / "masks").iterdir():
+            Image.fromarray(RNG.integers(0, 2, (24, 20), dtype=np.uint8) * 255).save(path)
     with monkeypatch.context() as patch:
         interrupt_at(8, patch)
         with pytest.raises(KeyboardInterrupt):
@@ -209,10 +214,28 @@ def test_it_starts_again_where_it_cannot_go_on(change: str, tmp_path: Path, monk
         Image.fromarray(RNG.integers(0, 256, (24, 20, 3), dtype=np.uint8)).save(photos / "images/003.png")
     elif change == "journal":
         (place / "journal.json").write_text("{")
+    elif change == "what all masks mean":  # 0 and 255 alone were foreground; one label 7 makes them labels and ignore
+        Image.fromarray(np.full((24, 20), 7, np.uint8)).save(photos / "masks/011.png")
     elif change == "arrays":
         (place / "packed/train.image.000.npy").unlink()
     packed = prepare("folder", photos, tmp_path / "packed", image_size=size)
     assert packed.fingerprint == prepare("folder", photos, tmp_path / "fresh", image_size=size).fingerprint
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_set_can_go_on(name: str, tmp_path: Path) -> None:
+    """What a journal compares must be the same when the same files are listed again, by another process too."""
+    source = mimic(name, tmp_path / "source", count=6)
+    chains = []
+    for _ in range(2):
+        opened = READERS[name](source.path, **source.options)
+        chain = preparing._first_link(opened)
+        assert " at 0x" not in chain
+        for item in opened.items():
+            assert isinstance(item.facts, bytes) or " at 0x" not in repr(item.facts)
+            chain = preparing._linked(chain, item)
+        chains.append(chain)
+    assert chains[0] == chains[1]
 
 
 def test_a_file_that_was_mended_lets_it_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

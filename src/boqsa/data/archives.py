@@ -60,9 +60,7 @@ def unpacked(
         return source
     content = scratch / "content"
     content.mkdir(parents=True, exist_ok=True)
-    for path in others:
-        if not os.path.lexists(content / path.name):
-            (content / path.name).symlink_to(path.resolve())
+    _remove_links(content)  # of an earlier pass: nothing may be unpacked through them, onto the user's files
     total = sum(path.stat().st_size for path in archives)
     before = 0
     for path in archives:
@@ -74,7 +72,25 @@ def unpacked(
                 progress("unpacking", before + read, total)
             done.write_text(state)
         before += known.st_size
+    for path in others:
+        _link(path, content / path.name)
     return content
+
+
+def _link(path: Path, place: Path) -> None:
+    """Let `path` be seen at `place`. Folders that are in an archive too are joined; of files the archive's stays."""
+    if place.is_dir() and path.is_dir():
+        for inner in sorted(path.iterdir()):
+            _link(inner, place / inner.name)
+    elif not os.path.lexists(place):
+        place.symlink_to(path.resolve())
+
+
+def _remove_links(folder: Path) -> None:
+    for where, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if os.path.islink(os.path.join(where, name)):
+                os.unlink(os.path.join(where, name))
 
 
 def _matches(path: Path, patterns: Sequence[str]) -> bool:

@@ -19,8 +19,8 @@ from boqsa.data.packing import shard_file
 from boqsa.data.readers.source import some_of
 from boqsa.errors import InputError
 
-_PIECE = 1_024
-"""Images looked at together."""
+_PIECE_PIXELS = 1 << 22
+"""Pixels looked at together."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,10 @@ def _check_split(dataset: PackedDataset) -> tuple[SplitReport, list[str]]:
     one_sided: list[int] = []
     not_black: list[int] = []
     shares: list[float] = []
-    for start in range(0, len(dataset), _PIECE):
-        indices = np.arange(start, min(start + _PIECE, len(dataset)))
+    height, width = dataset.image_size
+    piece = max(1, _PIECE_PIXELS // (height * width))
+    for start in range(0, len(dataset), piece):
+        indices = np.arange(start, min(start + piece, len(dataset)))
         batch = dataset.batch(indices)
         if "mask" not in batch:
             continue
@@ -161,9 +163,20 @@ def _check_split(dataset: PackedDataset) -> tuple[SplitReport, list[str]]:
         label_images=dict(sorted(label_images.items())),
         objects=dict(sorted(objects.items())),
         background=float(np.mean(shares)) if shares else None,
-        expected=None if known is None else known.expected.get(dataset.split),
+        expected=_expected(manifest, dataset.split),
     )
     return report, _split_findings(dataset, report, one_sided, not_black)
+
+
+def _expected(manifest: Manifest, split: str) -> int | None:
+    """Images of the published split, if it was made by the default rule from all images."""
+    known = CATALOG.get(manifest.name)
+    if known is None or manifest.options.get("max_objects") is not None:
+        return None
+    chosen = manifest.options.get("split")
+    if chosen is not None and chosen != next(iter(known.splits), None):
+        return None
+    return known.expected.get(split)
 
 
 def _split_findings(

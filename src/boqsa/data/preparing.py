@@ -28,6 +28,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -94,11 +95,12 @@ def prepare(
     folder = _check_target(target)
     tell = progress or (lambda *_: None)
     with _workplace(folder) as place:
-        root = unpacked(Path(source), place / "unpacked", patterns=dataset.archives, progress=tell)
-        if "progress" in inspect.signature(read).parameters:
-            given["progress"] = tell
-        opened = read(root, **given)
-        given.pop("progress", None)
+        try:
+            root = unpacked(Path(source), place / "unpacked", patterns=dataset.archives, progress=tell)
+            told = {"progress": tell} if "progress" in inspect.signature(read).parameters else {}
+            opened = read(root, **given, **told)
+        except OSError as error:  # a folder that may not be read, a file where a folder should be
+            raise InputError(f"cannot read {error.filename or source}: {error.strerror}.") from None
         asked = {"name": name, "source": os.path.abspath(source), "options": given, "format": FORMAT}
         packing = _Packing(dataset, opened, place, str(source), asked, skip_broken)
         manifest = packing.run(_worker_count(workers, opened), tell)
@@ -114,7 +116,7 @@ class _Journal:
     done: int = 0
     """Samples read, those left out as broken included."""
     chain: str = ""
-    """A hash over name, size and time of every file behind them, in order."""
+    """A hash over how they are read, and over name, facts, and size and time of every file of each, in order."""
     counts: dict[str, int] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     notices: dict[str, list[Any]] = field(default_factory=dict)
@@ -199,7 +201,7 @@ class _Packing:
         packed = self.place / "packed"
         with suppress(OSError, ValueError, TypeError, InputError):
             journal = _Journal(**json.loads((self.place / "journal.json").read_text(encoding="utf-8")))
-            chain = ""
+            chain = _first_link(self.opened)
             for item in islice(self.opened.items(), journal.done):
                 chain = _linked(chain, item)
             if journal.asked == json.loads(json.dumps(self.asked, default=str)) and journal.chain == chain:
@@ -207,7 +209,7 @@ class _Packing:
         (self.place / "journal.json").unlink(missing_ok=True)
         shutil.rmtree(packed, ignore_errors=True)
         packed.mkdir()
-        return _Journal(self.asked), self._writer(packed, {})
+        return _Journal(self.asked, chain=_first_link(self.opened)), self._writer(packed, {})
 
     def _writer(self, packed: Path, counts: dict[str, int]) -> PackedWriter:
         return PackedWriter(
@@ -262,8 +264,15 @@ def _append(writer: PackedWriter, item: Item, sample: Sample) -> None:
     )
 
 
+def _first_link(opened: Source) -> str:
+    """What the listing decided for all samples: another decision would read the ones that are done otherwise."""
+    bound = opened.load.keywords if isinstance(opened.load, partial) else {}
+    return repr((sorted(bound.items()), opened.wide_labels, sorted(opened.extras.items())))
+
+
 def _linked(chain: str, item: Item) -> str:
-    facts = [chain, item.name, item.split]
+    known_by_its_file = isinstance(item.facts, bytes)
+    facts = [chain, item.name, item.split, "" if known_by_its_file else repr(item.facts)]
     for path in item.files:
         with suppress(OSError):
             known = os.stat(path)
@@ -330,6 +339,8 @@ def _load(load: Callable[[Item], Sample], item: Item) -> Sample | str:
         return load(item)
     except InputError as error:
         return str(error).rstrip(".")
+    except OSError as error:
+        return f"cannot read {error.filename or item.name}: {error.strerror}"
 
 
 def _end_with_the_parent() -> None:

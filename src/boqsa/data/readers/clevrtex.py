@@ -112,7 +112,7 @@ def _find_images(source: Path, which: str) -> list[Path]:
 def _walk(folder: Path) -> Iterator[Path]:
     """All files at any depth. Folders may be links; a folder that was seen is not entered again."""
     seen: set[tuple[int, int]] = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         known = os.stat(root)
         if (known.st_dev, known.st_ino) in seen:
             folders.clear()
@@ -120,6 +120,10 @@ def _walk(folder: Path) -> Iterator[Path]:
         seen.add((known.st_dev, known.st_ino))
         folders.sort()
         yield from (Path(root, name) for name in files)
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"cannot read the folder {error.filename}: {error.strerror}.")
 
 
 def _split(which: str, index: int, total: int) -> str:

@@ -80,7 +80,7 @@ def read(
         total=len(listing.items),
         image_size=image_size,
         split_rule=halves if split == "clean" else "published train; all of published val is both val and test",
-        partial=len(listing.items) < FEWEST_SCENES or limit is not None,
+        partial=len({item.files for item in listing.items}) < FEWEST_SCENES or limit is not None,
         leak="" if split == "clean" else "selected on the test set",
         options={"crop": crop, "mask_resample": mask_resample, "split": split},
         notices=listing.notices(),

@@ -78,7 +78,7 @@ def read(
         total=len(items),
         image_size=image_size,
         split_rule=f"published split files, splits/{variant}; eval is val",
-        partial=found < PUBLISHED_SCENARIOS or limit is not None,
+        partial=bool(absent) or limit is not None or (variant == "default" and found < PUBLISHED_SCENARIOS),
         options={"crop": crop, "mask_resample": mask_resample, "variant": variant},
         notices=notices,
     )

@@ -30,11 +30,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy.typing import NDArray
+from PIL import Image
 
 from boqsa.data.packing import IGNORE, Extra
 from boqsa.data.readers.picture import open_picture, read_rgb
 from boqsa.data.readers.source import Item, Sample, Source, choose, held_out_by_hash, listed, some_of, take
-from boqsa.data.resample import resize_image, resize_mask
+from boqsa.data.resample import resize_image
 from boqsa.errors import InputError
 
 FOLDERS = {"clevr567": "clevr_567", "room_chair": "room_chair", "room_diverse": "room_diverse"}
@@ -216,11 +217,7 @@ def _load(item: Item, *, size: tuple[int, int]) -> Sample:
         notices.append("no _azi_rot.txt, the azimuth is the identity")
     mask = None
     if masked:
-        labels = _read_mask(item.files[2], notices)
-        if labels.shape != (height, width):
-            found = f"{labels.shape[0]}x{labels.shape[1]}"
-            raise InputError(f"{item.files[2]} is {found}, its image {height}x{width}; equal sizes expected.")
-        mask = resize_mask(labels, size)
+        mask = _read_mask(item.files[2], (height, width), size, notices)
     extras = {"scene": np.array(scene, np.int32), "camera": camera, "azimuth": azimuth}
     return Sample(resize_image(image, size), mask, tuple(notices), extras)
 
@@ -260,12 +257,20 @@ def _read_matrix(path: Path, side: int) -> NDArray[np.float32]:
     return values.reshape(side, side)
 
 
-def _read_mask(path: Path, notices: list[str]) -> UInt8[np.ndarray, "h w"]:
-    """Labels by the rank of the colour: 0 for the second darkest, 1, 2, ... for the others from dark to light."""
+def _read_mask(
+    path: Path, stored: tuple[int, int], size: tuple[int, int], notices: list[str]
+) -> UInt8[np.ndarray, "h w"]:
+    """Labels by the rank of the colour: 0 for the second darkest, 1, 2, ... for the others from dark to light.
+
+    Resized first, ranked afterwards, as published: a colour that vanishes takes no rank.
+    """
     picture = open_picture(path)
     if picture.mode not in ("1", "P", "L", "LA", "RGB", "RGBA"):
         raise InputError(f"{path} has {picture.mode} pixels; a mask with a colour a surface expected.")
-    colours = np.asarray(picture.convert("RGB"))
+    if picture.size != stored[::-1]:
+        found, expected = f"{picture.height}x{picture.width}", f"{stored[0]}x{stored[1]}"
+        raise InputError(f"{path} is {found}, its image {expected}; equal sizes expected.")
+    colours = np.asarray(picture.convert("RGB").resize(size[::-1], Image.Resampling.NEAREST))  # pil-nearest
     codes = colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
     unique, inverse = np.unique(codes, return_inverse=True)
     if len(unique) >= IGNORE:
