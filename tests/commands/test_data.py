@@ -197,7 +197,7 @@ def test_after_sigterm_the_same_command_goes_on(images: Path, tmp_path: Path) ->
     child.send_signal(signal.SIGTERM)
     _, error = child.communicate(timeout=20)
     assert child.returncode == 1
-    assert error == "boqsa: stopped; what is done is kept, and the same command goes on.\nboqsa data: stopped.\n"
+    assert error == "boqsa data: stopped; what is done is kept, and the same command goes on.\n"
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == [".preparing-packed"]
     assert main(["data", "prepare", "folder", str(images), "deep/packed"]) == 0
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["packed"]
@@ -295,7 +295,7 @@ def test_show_names_the_sheet_after_the_folder_one_stands_in(packed: Path, monke
         ("prepare folder IMAGES a/out --size 99999", "image_size is 99999"),
         ("prepare folder IMAGES a/out --limit 0", "limit is 0"),
         ("prepare folder IMAGES a/out --crop square", "crop 'square' is unknown; choose one of centre, none."),
-        ("prepare folder IMAGES a/out --split default", "'folder' has no option 'split'"),
+        ("prepare folder IMAGES a/out --split default", "'folder' has no option --split; it has --size, "),
         ("prepare folder IMAGES a/out --masks none", "the mask folder none does not exist."),
         ("prepare folder IMAGES a/out --mask-threshold 300", "mask_threshold is 300"),
         ("prepare arrays IMAGES a/out", "my pictures"),
@@ -369,3 +369,13 @@ def test_help(name: str, capsys: Capture) -> None:
         main(["data", name, "--help"])
     assert not exit_.value.code
     assert capsys.readouterr().out.startswith(f"usage: boqsa data {name}")
+
+
+def test_the_next_command_of_sets_that_no_recipe_trains_on(packed: Path) -> None:
+    from dataclasses import replace
+
+    manifest = Manifest.load(packed)
+    assert "No recipe reads several views" in command.next_command(replace(manifest, task="views"), packed)
+    only_test = replace(manifest, name="clevrtex_outd", counts={"test": 3})
+    text = command.next_command(only_test, Path("p"))
+    assert text == "Next: `boqsa evaluate RUN --dataset clevrtex_outd --data.root p --split test` of a trained run."

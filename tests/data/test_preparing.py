@@ -80,7 +80,7 @@ def test_an_empty_target_is_taken(source: Path, tmp_path: Path) -> None:
     [
         ("array", {}, "did you mean arrays"),
         ("scenes", {}, "built in"),
-        ("arrays", {"masks": "m"}, "'arrays' has no option 'masks'; it has image_size, "),
+        ("arrays", {"masks": "m"}, "'arrays' has no option --masks; it has --size, "),
         ("arrays", {"image_size": (0, 8)}, "image_size is 0; a whole number from 1 to 4096"),
         ("arrays", {"image_size": (8, 5000)}, "image_size is 5000"),
         ("arrays", {"image_size": 8}, r"image_size is 8; \(height, width\) expected"),
@@ -302,3 +302,14 @@ def test_killed_ten_times_it_ends_with_the_same_bytes(workers: int, tmp_path: Pa
     assert PackedDataset(tmp_path / "cut", "train").manifest == whole
     ours = json.loads((tmp_path / "cut/manifest.json").read_text())
     assert ours == json.loads((tmp_path / "whole/manifest.json").read_text())
+
+
+def test_a_stand_in_is_told_from_the_data_set(tmp_path: Path) -> None:
+    import shutil
+
+    source = mimic("ycb", tmp_path / "source", count=6).path
+    shutil.make_archive(str(tmp_path / "packed-source"), "zip", tmp_path / "source")
+    for place in (source, tmp_path / "packed-source.zip"):
+        manifest = prepare("ycb", place, tmp_path / f"packed-{place.suffix}")
+        assert manifest.partial
+        assert any("stand-in" in notice for notice in manifest.notices)

@@ -50,8 +50,9 @@ class Prepare:
     """Folder to make; it must not exist, or be empty."""
     size: tuple[int, ...] = ()
     """Size of the packed images in pixels: one number, or height and width; by default the data set's own."""
-    split: Annotated[str | None, tyro.conf.arg(metavar="{clean,published}")] = None
-    """clean: validation is part of nothing else (the default). published: what the paper's code did, leaks included."""
+    split: Annotated[str | None, tyro.conf.arg(metavar="{clean,published,...}")] = None
+    """clean: validation is part of nothing else (the default). published: what the paper's code did, leaks included.
+    Some sets have others: `boqsa data list NAME`."""
     crop: Annotated[str | None, tyro.conf.arg(metavar="{none,centre,SIDE,...}")] = None
     """What to cut out before resizing; `boqsa data list NAME` says what a data set can do."""
     mask_resample: Annotated[str | None, tyro.conf.arg(metavar="{pil-nearest,published}")] = None
@@ -95,7 +96,7 @@ class Mimic:
     target: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="TARGET")]
     """Folder to make; it must not exist, or be empty."""
     count: int = 24
-    """Scenes in all."""
+    """Scenes in all, at least 6."""
     seed: int = 0
     """Of the scenes."""
     json: bool = False
@@ -239,7 +240,8 @@ def _prepare(arguments: list[str]) -> int:
             )
     except KeyboardInterrupt:
         if workplace_of(chosen.target).exists():
-            print("boqsa: stopped; what is done is kept, and the same command goes on.", file=sys.stderr)
+            print("boqsa data: stopped; what is done is kept, and the same command goes on.", file=sys.stderr)
+            return 1
         raise
     following = next_command(manifest, chosen.target)
     if chosen.json:
@@ -331,6 +333,14 @@ def next_command(manifest: "Manifest", target: Path) -> str:
     """
     from boqsa.recipes import RECIPES
 
+    if manifest.task == "views":
+        return "No recipe reads several views yet; `boqsa.data.PackedDataset` does."
+    if "train" not in manifest.counts:
+        split = next(iter(manifest.counts))
+        root = shlex.quote(str(target))
+        return (
+            f"Next: `boqsa evaluate RUN --dataset {manifest.name} --data.root {root} --split {split}` of a trained run."
+        )
     task = manifest.task.replace("-", "_")
     height, width = manifest.image_size
     recipes = [make() for make in RECIPES.values()]

@@ -349,8 +349,8 @@ CATALOG: dict[str, DatasetEntry] = {
         owners="Yu, Guibas and Wu 2022 (Stanford), uORF",
         obtain="clevr_567_train and clevr_567_test, unpacked or as archives, in one folder: SOURCE",
         published="1,000 scenes to train and 500 to test; the number of views, at least 4, is unknown",
-        paper="NV-ARI, ARI, ARI-FG, PSNR, SSIM and LPIPS of a 3D decoder; focal lengths 350/320 of the width, 350/240 of "
-        "the height",
+        paper="NV-ARI, ARI, ARI-FG, PSNR, SSIM and LPIPS of a 3D decoder; focal lengths 350/320 of the width, 350/240 "
+        "of the height",
         splits={
             "clean": "published folders; 5 % of the training scenes, by a hash of their number, are val",
             "published": "published folders; there is no val",
@@ -368,8 +368,8 @@ CATALOG: dict[str, DatasetEntry] = {
         owners="Yu, Guibas and Wu 2022 (Stanford), uORF",
         obtain="room_chair_train and room_chair_test, unpacked or as archives, in one folder: SOURCE",
         published="1,000 scenes to train and 500 to test; the number of views, at least 4, is unknown",
-        paper="NV-ARI, ARI, ARI-FG, PSNR, SSIM and LPIPS of a 3D decoder; focal lengths 350/320 of the width, 350/240 of "
-        "the height",
+        paper="NV-ARI, ARI, ARI-FG, PSNR, SSIM and LPIPS of a 3D decoder; focal lengths 350/320 of the width, 350/240 "
+        "of the height",
         splits={
             "clean": "published folders; 5 % of the training scenes, by a hash of their number, are val",
             "published": "published folders; there is no val",
@@ -387,8 +387,8 @@ CATALOG: dict[str, DatasetEntry] = {
         owners="Yu, Guibas and Wu 2022 (Stanford), uORF",
         obtain="room_diverse_train and room_diverse_test, unpacked or as archives, in one folder: SOURCE",
         published="5,000 scenes to train and 500 to test; the number of views, at least 4, is unknown",
-        paper="NV-ARI, ARI, ARI-FG, PSNR, SSIM and LPIPS of a 3D decoder; focal lengths 350/320 of the width, 350/240 of "
-        "the height",
+        paper="NV-ARI, ARI, ARI-FG, PSNR, SSIM and LPIPS of a 3D decoder; focal lengths 350/320 of the width, 350/240 "
+        "of the height",
         splits={
             "clean": "published folders; 5 % of the training scenes, by a hash of their number, are val",
             "published": "published folders; there is no val",

@@ -42,7 +42,7 @@ from boqsa.data.catalog import CATALOG, DatasetEntry, entry
 from boqsa.data.manifest import FORMAT, Manifest, Option
 from boqsa.data.packing import PackedWriter
 from boqsa.data.readers import READERS, Source
-from boqsa.data.readers.source import Item, Progress, Sample, some_of
+from boqsa.data.readers.source import Item, Progress, Sample, is_stand_in, some_of
 from boqsa.errors import InputError
 
 LARGEST_SIDE = 4096
@@ -88,6 +88,8 @@ def prepare(
     dataset = entry(name)
     read = _reader(dataset)
     given = {option: value for option, value in options.items() if value is not None and value is not False}
+    if given.get("split") == "clean" and "split" not in inspect.signature(read).parameters:
+        del given["split"]  # there is no other
     _check_options(name, read, given)
     _check_number("skip_broken", skip_broken, 0, None)
     if workers is not None:
@@ -101,6 +103,9 @@ def prepare(
             opened = read(root, **given, **told)
         except OSError as error:  # a folder that may not be read, a file where a folder should be
             raise InputError(f"cannot read {error.filename or source}: {error.strerror}.") from None
+        if is_stand_in(Path(source)) or is_stand_in(root):
+            opened.partial = True
+            opened.notices.append("a stand-in with built-in scenes, by `boqsa data mimic`: not the data set")
         asked = {"name": name, "source": os.path.abspath(source), "options": given, "format": FORMAT}
         packing = _Packing(dataset, opened, place, str(source), asked, skip_broken)
         manifest = packing.run(_worker_count(workers, opened), tell)
@@ -440,7 +445,8 @@ def _reader(dataset: DatasetEntry) -> Callable[..., Source]:
 def _check_options(name: str, read: Callable[..., Source], given: dict[str, Option]) -> None:
     known = [option for option in inspect.signature(read).parameters if option not in ("source", "progress")]
     if unknown := [option for option in given if option not in known]:
-        raise InputError(f"'{name}' has no option '{unknown[0]}'; it has {', '.join(known)}.")
+        there = ", ".join(map(_typed, known))
+        raise InputError(f"'{name}' has no option {_typed(unknown[0])}; it has {there}.")
     if "image_size" in given:
         size = given["image_size"]
         if not isinstance(size, tuple) or len(size) != 2:
@@ -450,6 +456,11 @@ def _check_options(name: str, read: Callable[..., Source], given: dict[str, Opti
     for option, (lowest, highest) in {"limit": (1, None), "mask_threshold": (0, 254)}.items():
         if option in given:
             _check_number(option, given[option], lowest, highest)
+
+
+def _typed(option: str) -> str:
+    """An option as it is typed on the command line."""
+    return "--" + ("size" if option == "image_size" else option.replace("_", "-"))
 
 
 def _check_number(option: str, value: Any, lowest: int, highest: int | None) -> None:

@@ -27,6 +27,7 @@ from boqsa.data.mimic.records import (
 )
 from boqsa.data.mimic.shapestacks import write_shapestacks
 from boqsa.data.mimic.views import write_clevr567, write_room_chair, write_room_diverse
+from boqsa.data.readers.source import STAND_IN
 from boqsa.errors import InputError
 
 WRITERS: dict[str, Callable[[Path, Content], Path]] = {
@@ -91,6 +92,7 @@ def mimic(name: str, target: str | Path, *, count: int = 24, seed: int = 0) -> M
         raise InputError(f"the target {folder} is not an empty folder; name another one.")
     with atomic_folder(folder) as partial:
         inside = WRITERS[name](partial, Content(count, seed)).relative_to(partial)
+        (partial / STAND_IN).touch()
     beside = _IMAGES_BESIDE.get(name)
     return Mimicked(folder / inside, {} if beside is None else {"images": folder / beside})
 

@@ -27,6 +27,10 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done in one word, how much of it is done, and how much there is."""
 
 
+STAND_IN = ".stand-in-of-boqsa"
+"""An empty file, in the folders that `boqsa.data.mimic` writes, that tells `prepare` what it reads."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One sample still to be read."""
@@ -146,6 +150,11 @@ def find_root(source: Path, *needed: str) -> Path:
     except OSError as error:
         raise InputError(f"cannot read the folder {error.filename or source}: {error.strerror}.") from None
     raise InputError(f"{source} does not hold {' and '.join(needed)}, nor do the folders in it.")
+
+
+def is_stand_in(source: Path) -> bool:
+    """Whether `source` lies in a folder that `boqsa.data.mimic` wrote."""
+    return any((folder / STAND_IN).exists() for folder in (source, *source.absolute().parents[:3]))
 
 
 def choose(option: str, value: str, legal: Sequence[str]) -> str:
