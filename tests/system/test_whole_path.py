@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from boqsa.commands import main
+from boqsa.data.mimic import mimic
+from boqsa.recipes import RECIPES
 
 Run = Callable[..., dict]
 
@@ -64,3 +66,23 @@ def test_from_files_to_pictures(source: str, shared: Path, tmp_path: Path, run: 
     assert labels.mode == "P"
     assert labels.size == (50, 40)
     assert set(np.unique(np.asarray(labels))) <= set(range(7))
+
+
+DOWNLOADED = [name for name, make in RECIPES.items() if make().data.name != "scenes"]
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "birds_mixture" else pytest.param(name, marks=pytest.mark.full) for name in DOWNLOADED]
+)
+def test_every_recipe_can_be_tried_without_a_download(name: str, tmp_path: Path, run: Run) -> None:
+    recipe = RECIPES[name]()
+    stand_in = mimic(recipe.data.name, tmp_path / "stand-in")
+    packed, trained = tmp_path / "packed", tmp_path / "run"
+    run("data", "prepare", recipe.data.name, stand_in.path, packed, "--size", recipe.data.image_size)
+    assert run("data", "check", packed)["ok"]
+    fields = FEW_STEPS | {"train.steps": 1, "train.evaluate-every": 1, "train.batch-size": 2}
+    options = [part for field, value in fields.items() for part in (f"--{field}", value)]
+    assert run("train", name, "--data.root", packed, "--out", trained, "--train.device", "cpu", *options)["finished"]
+    scores = run("evaluate", trained)
+    assert scores["dataset"]["partial"]
+    assert np.isfinite(scores["iou" if recipe.evaluate.task == "foreground" else "ari_fg"])
