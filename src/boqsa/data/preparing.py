@@ -166,9 +166,8 @@ class _Packing:
     skip_broken: int
 
     def run(self, workers: int, progress: Progress) -> Manifest:
-        journal, writer = self._continued()
+        journal, writer, items = self._continued()
         self._check_space(journal.done)
-        items = islice(self.opened.items(), journal.done, None)
         saved = time.monotonic()
         with writer:
             try:
@@ -201,20 +200,22 @@ class _Packing:
                 skipped=journal.skipped,
             )
 
-    def _continued(self) -> tuple[_Journal, PackedWriter]:
-        """The journal of an interrupted pass over the same samples, or a fresh one; with a writer that stands there."""
+    def _continued(self) -> tuple[_Journal, PackedWriter, Iterator[Item]]:
+        """The journal of an interrupted pass over these samples, or a fresh one; a writer and the items that follow."""
         packed = self.place / "packed"
         with suppress(OSError, ValueError, TypeError, InputError):
             journal = _Journal(**json.loads((self.place / "journal.json").read_text(encoding="utf-8")))
             chain = _first_link(self.opened)
-            for item in islice(self.opened.items(), journal.done):
+            items = iter(self.opened.items())
+            for item in islice(items, journal.done):
                 chain = _linked(chain, item)
             if journal.asked == json.loads(json.dumps(self.asked, default=str)) and journal.chain == chain:
-                return journal, self._writer(packed, journal.counts)
+                return journal, self._writer(packed, journal.counts), items
         (self.place / "journal.json").unlink(missing_ok=True)
         shutil.rmtree(packed, ignore_errors=True)
         packed.mkdir()
-        return _Journal(self.asked, chain=_first_link(self.opened)), self._writer(packed, {})
+        fresh = _Journal(self.asked, chain=_first_link(self.opened))
+        return fresh, self._writer(packed, {}), iter(self.opened.items())
 
     def _writer(self, packed: Path, counts: dict[str, int]) -> PackedWriter:
         return PackedWriter(

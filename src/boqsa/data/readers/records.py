@@ -8,8 +8,8 @@ Notable choices:
    that is too small for that, as a stand-in is, is split 80/10/10 in file order.
  - A file is read twice, first to count and verify its records, so that a damaged file is refused at once and not after
    hours of packing. With a `limit`, only as far as it will be used.
- - Items carry the record's bytes: a gzip stream can only be read from its start, so one process inflates and verifies,
-   and the others decode.
+ - Items carry the record's bytes: a gzip stream can only be read from its start. They are decoded in the same process
+   unless others are asked for: sending a record costs more than decoding it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
