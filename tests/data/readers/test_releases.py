@@ -454,3 +454,15 @@ def test_damage_is_an_input_error_or_harmless(name: str, tmp_path: Path) -> None
         path.write_bytes(whole)
     assert len(refused) >= 8
     assert not any("\n" in message for message in refused)
+
+
+def test_val_is_whole_videos() -> None:
+    def frames(video: str, count: int) -> list[Item]:
+        return [Item(f"{video}/{index}", "", (Path(video, f"{index}.png"),)) for index in range(count)]
+
+    train = frames("0001", 30) + frames("0002", 40) + frames("0003", 30)
+    items, _ = releases.arrange(train, frames("0004", 5), "clean")
+    assert {item.name.split("/")[0] for item in items if item.split == "val"} == {"0003"}
+    assert {item.name.split("/")[0] for item in items if item.split == "train"} == {"0001", "0002"}
+    items, _ = releases.arrange(frames("train2017", 100), frames("val2017", 5), "clean")  # one folder of photographs
+    assert sum(item.split == "val" for item in items) == 5

@@ -125,10 +125,18 @@ def arrange(
         items = [_in(item, "train") for item in train] + [_in(item, "val") for item in test]
         return items + [_in(item, "test") for item in test], "published train and test; val is test"
     held_out = min(max(2, len(train) // 20), len(train) // 2)  # so that even a handful has a val
-    first = len(train) - held_out
+    first = _start_of_folder(train, len(train) - held_out)
     items = [_in(item, "train" if index < first else "val") for index, item in enumerate(train)]
-    rule = f"published train and test; the last 5 % of {train_name} are val"
+    rule = f"published train and test; the last 5 % of {train_name} are val, whole videos where there are some"
     return items + [_in(item, "test") for item in test], rule
+
+
+def _start_of_folder(items: Sequence[Item], index: int) -> int:
+    """The start of the video, or scene, that `index` lies in: its frames look alike. `index` if there is but one."""
+    start = index
+    while 0 < start < len(items) and items[start - 1].files[0].parent == items[index].files[0].parent:
+        start -= 1
+    return start or index
 
 
 def _in(item: Item, split: str) -> Item:
