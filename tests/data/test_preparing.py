@@ -313,3 +313,14 @@ def test_a_stand_in_is_told_from_the_data_set(tmp_path: Path) -> None:
         manifest = prepare("ycb", place, tmp_path / f"packed-{place.suffix}")
         assert manifest.partial
         assert any("stand-in" in notice for notice in manifest.notices)
+
+
+@pytest.mark.parametrize("name", ["objectsroom", "clevrtex_outd"])
+def test_a_published_split_that_leaks_nothing_is_the_clean_one(name: str, tmp_path: Path) -> None:
+    source = mimic(name, tmp_path / "source", count=6).path
+    plain, clean, published = (
+        prepare(name, source, tmp_path / str(split), split=split) for split in (None, "clean", "published")
+    )
+    assert plain == clean == published
+    with pytest.raises(InputError, match="no option --split"):
+        prepare(name, source, tmp_path / "other", split="other")

@@ -88,8 +88,8 @@ def prepare(
     dataset = entry(name)
     read = _reader(dataset)
     given = {option: value for option, value in options.items() if value is not None and value is not False}
-    if given.get("split") == "clean" and "split" not in inspect.signature(read).parameters:
-        del given["split"]  # there is no other
+    if given.get("split") in dataset.splits and "split" not in inspect.signature(read).parameters:
+        del given["split"]  # all that the catalog names are the same
     _check_options(name, read, given)
     _check_number("skip_broken", skip_broken, 0, None)
     if workers is not None:
