@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,8 +156,6 @@ def test_leaks_between_splits_are_told(tmp_path: Path) -> None:
 
 
 def test_archives_are_unpacked_and_removed(tmp_path: Path) -> None:
-    import shutil
-
     photos = write_photos(tmp_path / "photos", 6)
     shutil.make_archive(str(tmp_path / "photos"), "zip", photos)
     direct = prepare("folder", photos, tmp_path / "a")
@@ -305,8 +304,6 @@ def test_killed_ten_times_it_ends_with_the_same_bytes(workers: int, tmp_path: Pa
 
 
 def test_a_stand_in_is_told_from_the_data_set(tmp_path: Path) -> None:
-    import shutil
-
     source = mimic("ycb", tmp_path / "source", count=6).path
     shutil.make_archive(str(tmp_path / "packed-source"), "zip", tmp_path / "source")
     for place in (source, tmp_path / "packed-source.zip"):

@@ -18,6 +18,7 @@ Notable choices:
 """
 
 import hashlib
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -376,8 +377,6 @@ def _header_bytes(column: Extra) -> int:
 
 def _header(column: Extra, count: int) -> bytes:
     # numpy leaves room for a first axis of 21 digits, so the header's length does not depend on the count.
-    import io
-
     header = io.BytesIO()
     npy.write_array_header_1_0(header, {"descr": column.dtype, "fortran_order": False, "shape": (count, *column.shape)})
     return header.getvalue()

@@ -63,11 +63,15 @@ def open_validation(data: DataRecipe) -> PackedDataset | None:
     return PackedDataset(train.path, data.validation_split)
 
 
+_PIECE = 4_096
+"""Images sent to an accelerator at a time."""
+
+
 class StepImages:
     """The images of a split, where the steps want them: all on the device if they fit there, else read as needed.
 
     On a CPU they are read through the memory map, which the system keeps in memory as far as it has some. An
-    accelerator holds them itself when they take no more than half of what it has free: then a step copies nothing.
+    accelerator holds them itself when they take no more than half of what it has free: then a step sends it nothing.
 
     Args:
         data: The split.
@@ -80,29 +84,30 @@ class StepImages:
         self._device = device
         if resident is None:
             resident = device.type != "cpu" and data.image_bytes <= _free_bytes(device) // 2
-        self._all = torch.empty(0)
-        self.resident = resident
+        self._resident: Tensor | None = None
         if resident:
-            self._all = torch.empty((len(data), 3, *data.image_size), dtype=torch.uint8, device=device)
+            self._resident = torch.empty((len(data), 3, *data.image_size), dtype=torch.uint8, device=device)
             for start in range(0, len(data), _PIECE):
                 stop = min(start + _PIECE, len(data))
-                self._all[start:stop] = data.batch(range(start, stop))["image"].to(device)
+                self._resident[start:stop] = data.batch(range(start, stop))["image"].to(device)
 
     def __len__(self) -> int:
         return len(self._data)
 
     def batch(self, indices: Sequence[int] | Int[np.ndarray, "B"]) -> UInt8[Tensor, "B 3 H W"]:
         """The images of these indices, on the device."""
-        if self.resident:
-            return self._all[torch.as_tensor(np.asarray(indices), device=self._device)]
+        if self._resident is not None:
+            return self._resident[torch.as_tensor(np.asarray(indices), device=self._device)]
         return self._data.batch(indices)["image"].to(self._device)
+
+    @property
+    def resident(self) -> bool:
+        """Whether all of them are on the device."""
+        return self._resident is not None
 
     def __str__(self) -> str:
         where = f"all on {self._device}" if self.resident else "through the memory map"
         return f"{len(self._data)} images, {self._data.image_bytes / 1e6:.0f} MB, read {where}"
-
-
-_PIECE = 4_096
 
 
 def _free_bytes(device: torch.device) -> int:

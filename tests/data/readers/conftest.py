@@ -123,3 +123,23 @@ def write_shapestacks() -> Callable[[Path], Path]:
         return root
 
     return write
+
+
+@pytest.fixture
+def damage() -> Callable[[Path, np.random.Generator], None]:
+    """Change some bytes of a file, cut it off, or turn a part of it round."""
+
+    def change(path: Path, rng: np.random.Generator) -> None:
+        content = bytearray(path.read_bytes())
+        kind = rng.integers(3)
+        if kind == 0:
+            for position in rng.integers(0, len(content), 3):
+                content[position] = rng.integers(256)
+        elif kind == 1:
+            del content[rng.integers(len(content)) :]
+        else:
+            first, second = sorted(rng.integers(0, len(content), 2))
+            content[first:second] = content[first:second][::-1]
+        path.write_bytes(content)
+
+    return change

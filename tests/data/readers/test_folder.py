@@ -1,6 +1,7 @@
 """A folder of images: layouts, pairing, conversions and everything that must not pass in silence."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from boqsa.data.packed import PackedDataset
 from boqsa.data.readers import folder
 from boqsa.data.readers.source import Item, Sample, Source
 from boqsa.errors import InputError
+
+Damage = Callable[[Path, np.random.Generator], None]
 
 
 def picture(path: Path, size: tuple[int, int] = (40, 30), mode: str = "RGB", seed: int = 0, **save: object) -> Path:
@@ -327,7 +330,7 @@ def test_mimic(tmp_path: Path) -> None:
     np.testing.assert_array_equal(packed["image"][0].permute(1, 2, 0), np.asarray(shrunk))
 
 
-def test_damage_ends_in_an_input_error_or_a_good_result(tmp_path: Path) -> None:
+def test_damage_ends_in_an_input_error_or_a_good_result(tmp_path: Path, damage: Damage) -> None:
     picture(tmp_path / "good/images/train/a.png", size=(9, 7))
     picture(tmp_path / "good/images/train/b.jpg", size=(9, 7))
     picture(tmp_path / "good/images/train/c.webp", size=(9, 7))
@@ -348,17 +351,3 @@ def test_damage_ends_in_an_input_error_or_a_good_result(tmp_path: Path) -> None:
         else:
             assert manifest.counts == {"train": 3}
     assert 6 <= refused < 30
-
-
-def damage(path: Path, rng: np.random.Generator) -> None:
-    content = bytearray(path.read_bytes())
-    kind = rng.integers(3)
-    if kind == 0:
-        for position in rng.integers(0, len(content), 3):
-            content[position] = rng.integers(256)
-    elif kind == 1:
-        del content[rng.integers(len(content)) :]
-    else:
-        first, second = sorted(rng.integers(0, len(content), 2))
-        content[first:second] = content[first:second][::-1]
-    path.write_bytes(content)

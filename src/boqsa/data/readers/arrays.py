@@ -133,7 +133,6 @@ def read(
     wanted = {split: found if limit is None else min(found, limit) for split, found in survey.counts.items()}
     objects = 1 if survey.foreground else survey.most
     return Source(
-        in_one_process=True,
         items=lambda: _items(arrays, wanted, foreground=survey.foreground),
         load=partial(
             _load,
@@ -143,6 +142,7 @@ def read(
             square=crop == "centre",
         ),
         total=sum(wanted.values()),
+        in_one_process=True,
         image_size=size,
         split_rule=ORDER_RULE if arrays.split is None else "as the array 'split' says",
         partial=limit is not None,

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boqsa.data.readers.label_picture import read_foreground
-from boqsa.data.readers.picture import read_rgb
+from boqsa.data.readers.picture import check_pair, read_rgb
 from boqsa.data.readers.source import (
     Item,
     Sample,
@@ -119,9 +119,7 @@ def _load(item: Item, *, size: tuple[int, int], crop: str, dithered: bool) -> Sa
     image_file, mask_file = item.files
     image = read_rgb(image_file, phrases.append, upright=False)
     mask = read_foreground(mask_file, dithered=dithered)
-    if mask.shape != image.shape[:2]:
-        found = f"{mask.shape[0]}x{mask.shape[1]}"
-        raise InputError(f"{image_file} is {image.shape[0]}x{image.shape[1]}, its mask {mask_file} is {found}.")
+    check_pair(image_file, image.shape, mask_file, mask.shape)
     if crop == "box":
         if around_box(mask, item.facts).size == 0:
             found = f"{mask.shape[0]}x{mask.shape[1]}"
@@ -144,16 +142,13 @@ def around_box(pixels: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
 
 
 def _read_split(source: Path) -> dict[str, str]:
-    try:
-        folder = find_root(source, SPLIT_FILE)
-    except InputError as error:
-        if "all hold" in str(error):
-            raise
-        raise InputError(
-            f"{source} has no {SPLIT_FILE}, nor have the folders in it. It is not part of Caltech's archives: it lies "
-            f"in the code of ReDO (Chen, Artières & Denoyer 2019), which DRC took over. Put it into {source}, or give "
-            "--split official for Caltech's own train and test."
-        ) from None
+    folder = find_root(
+        source,
+        SPLIT_FILE,
+        missing=f"{source} has no {SPLIT_FILE}, nor have the folders in it. It is not part of Caltech's archives: it "
+        f"lies in the code of ReDO (Chen, Artières & Denoyer 2019), which DRC took over. Put it into {source}, or give "
+        "--split official for Caltech's own train and test.",
+    )
     return _read_table(folder / SPLIT_FILE, lambda fields: _CODES.get(" ".join(fields)), "0, 1 or 2")
 
 

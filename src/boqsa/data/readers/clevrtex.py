@@ -22,7 +22,17 @@ import numpy as np
 from jaxtyping import UInt8
 
 from boqsa.data.readers.picture import open_picture, read_rgb
-from boqsa.data.readers.source import Item, Sample, Source, choose, listed, some_of, take
+from boqsa.data.readers.source import (
+    Item,
+    Sample,
+    Source,
+    choose,
+    listed,
+    refuse_unreadable,
+    require_folder,
+    some_of,
+    take,
+)
 from boqsa.data.resample import centre_crop, resize_image, resize_mask
 from boqsa.errors import InputError
 
@@ -87,9 +97,7 @@ def _find_images(source: Path, which: str) -> list[Path]:
     """The images in the order of their index, which is their place in the list."""
     name = re.compile(rf"CLEVRTEX_{which}_([0-9]{{6}})\.png")
     wanted = f"CLEVRTEX_{which}_<six digits>.png"
-    if not source.is_dir():
-        state = "is not a folder" if source.exists() else "does not exist"
-        raise InputError(f"{source} {state}; give the folder that holds the files {wanted}.")
+    require_folder(source, f"give the folder that holds the files {wanted}")
     found: dict[int, Path] = {}
     for path in _walk(source):
         if (match := name.fullmatch(path.name)) is None:
@@ -112,7 +120,7 @@ def _find_images(source: Path, which: str) -> list[Path]:
 def _walk(folder: Path) -> Iterator[Path]:
     """All files at any depth. Folders may be links; a folder that was seen is not entered again."""
     seen: set[tuple[int, int]] = set()
-    for root, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=refuse_unreadable):
         known = os.stat(root)
         if (known.st_dev, known.st_ino) in seen:
             folders.clear()
@@ -120,10 +128,6 @@ def _walk(folder: Path) -> Iterator[Path]:
         seen.add((known.st_dev, known.st_ino))
         folders.sort()
         yield from (Path(root, name) for name in files)
-
-
-def _refuse(error: OSError) -> None:
-    raise InputError(f"cannot read the folder {error.filename}: {error.strerror}.")
 
 
 def _split(which: str, index: int, total: int) -> str:

@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 
 from boqsa.data.readers.label_picture import read_foreground
-from boqsa.data.readers.picture import read_rgb
+from boqsa.data.readers.picture import check_pair, read_rgb
 from boqsa.data.readers.source import (
     Item,
     Sample,
@@ -143,9 +143,7 @@ def _load(item: Item, *, size: tuple[int, int], swapped: bool, dithered: bool) -
     image_file, mask_file = item.files
     image = read_rgb(image_file, phrases.append, upright=False)
     mask = read_foreground(mask_file, dithered=dithered)
-    if mask.shape != image.shape[:2]:
-        found = f"{mask.shape[0]}x{mask.shape[1]}"
-        raise InputError(f"{image_file} is {image.shape[0]}x{image.shape[1]}, its mask {mask_file} is {found}.")
+    check_pair(image_file, image.shape, mask_file, mask.shape)
     if swapped:
         image = image[..., ::-1]
     return Sample(resize_image(image, size), resize_mask(mask, size), tuple(phrases))
@@ -155,14 +153,8 @@ def _find_list(source: Path, root: Path, name: str) -> Path:
     for folder in (root, root.parent, source):
         if (folder / name).is_file():
             return folder / name
-    try:
-        return find_root(root, name) / name
-    except InputError as error:
-        if "all hold" in str(error):
-            raise
-        raise InputError(
-            f"{source} has no {name}, the list of tokens that DRC's archive holds; put it beside {root.name}."
-        ) from None
+    missing = f"{source} has no {name}, the list of tokens that DRC's archive holds; put it beside {root.name}."
+    return find_root(root, name, missing=missing) / name
 
 
 def read_tokens(path: Path) -> list[str]:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boqsa.data.readers.mat import read_lists
-from boqsa.data.readers.picture import read_rgb
+from boqsa.data.readers.picture import check_pair, read_rgb
 from boqsa.data.readers.source import Item, Sample, Source, choose, find_root, listed, some_of, take
 from boqsa.data.resample import resize_image, resize_mask
 from boqsa.errors import InputError
@@ -93,9 +93,7 @@ def _load(item: Item, *, size: tuple[int, int], published: bool) -> Sample:
     image_file, mask_file = item.files
     image = read_rgb(image_file, phrases.append, upright=False)
     painted = read_rgb(mask_file, lambda _: None, upright=False)
-    if painted.shape != image.shape:
-        found = f"{painted.shape[0]}x{painted.shape[1]}"
-        raise InputError(f"{image_file} is {image.shape[0]}x{image.shape[1]}, its mask {mask_file} is {found}.")
+    check_pair(image_file, image.shape, mask_file, painted.shape)
     mask = published_mask(painted, size) if published else resize_mask(robust_mask(painted), size)
     return Sample(resize_image(image, size), mask, tuple(phrases))
 

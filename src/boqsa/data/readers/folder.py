@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from boqsa.data.readers.label_picture import MaskKind, read_labels, survey_masks
-from boqsa.data.readers.picture import TURNED, read_rgb
+from boqsa.data.readers.picture import TURNED, check_pair, read_rgb
 from boqsa.data.readers.source import (
     HASH_RULE,
     Item,
@@ -33,6 +33,8 @@ from boqsa.data.readers.source import (
     Source,
     choose,
     listed,
+    refuse_unreadable,
+    require_folder,
     some_of,
     split_by_hash,
     take,
@@ -86,9 +88,7 @@ def read(
     Raises:
         InputError: if there are no images, or no mask pairs with one, or none of the masks can be read.
     """
-    if not source.is_dir():
-        state = "is not a folder" if source.exists() else "does not exist"
-        raise InputError(f"{source} {state}; give a folder of images.")
+    require_folder(source, "give a folder of images")
     choose("crop", crop, ("centre", "none"))
     root = _where_it_starts(source)
     trees = _find_trees(root, None if masks is None else str(masks))
@@ -162,11 +162,7 @@ def _read_mask(
     if item.facts.broken_mask:
         raise InputError(item.facts.broken_mask)
     mask = read_labels(mask_file, kind, threshold)
-    if mask.shape != shape:
-        upright = " once its EXIF orientation is applied" if turned else ""
-        raise InputError(
-            f"{image_file} is {shape[0]}x{shape[1]}{upright}, its mask {mask_file} is {mask.shape[0]}x{mask.shape[1]}."
-        )
+    check_pair(image_file, shape, mask_file, mask.shape, turned=turned)
     return mask
 
 
@@ -260,7 +256,7 @@ def _list_images(folder: Path, excluded: list[Path | None]) -> dict[str, Path]:
     """Relative path -> path of every image below a folder, in bytewise order; hidden ones are skipped."""
     left_out = {os.path.realpath(path) for path in excluded if path is not None} - {os.path.realpath(folder)}
     found: dict[str, Path] = {}
-    for where, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+    for where, folders, files in os.walk(folder, onerror=refuse_unreadable, followlinks=True):
         here = Path(where)
         left_out.add(os.path.realpath(here))  # a link back to it must not lead round and round
         entered = []
@@ -280,12 +276,7 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError as error:
-        _refuse(error)
-        raise
-
-
-def _refuse(error: OSError) -> None:
-    raise InputError(f"cannot read the folder {error.filename}: {error.strerror}.")
+        refuse_unreadable(error)
 
 
 def _stem(relative: str) -> str:

@@ -27,9 +27,20 @@ from jaxtyping import UInt8
 
 from boqsa.data.readers import releases
 from boqsa.data.readers.label_picture import read_labels
-from boqsa.data.readers.picture import read_rgb
+from boqsa.data.readers.picture import check_pair, read_rgb
 from boqsa.data.readers.releases import FEWEST, LEAK, MOST, PUBLISHED, arrange, nearest, numbered
-from boqsa.data.readers.source import Item, Progress, Sample, Source, choose, listed, some_of, take
+from boqsa.data.readers.source import (
+    Item,
+    Progress,
+    Sample,
+    Source,
+    choose,
+    listed,
+    refuse_unreadable,
+    require_folder,
+    some_of,
+    take,
+)
 from boqsa.data.readers.tfrecord import masked_checksum, parse_example
 from boqsa.errors import InputError
 
@@ -98,9 +109,7 @@ def read(
 
 def _find(dataset: str, source: Path) -> tuple[str, Path]:
     """The form of the data, and the folder that holds it: `source` or one up to two levels below."""
-    if not source.is_dir():
-        state = "is not a folder" if source.exists() else "does not exist"
-        raise InputError(f"{source} {state}; give the folder that holds train and test.")
+    require_folder(source, "give the folder that holds train and test")
     level: list[Path] = []
     for depth in range(3):
         level = [inner for folder in level for inner in _folders_in(folder)] if depth else [source]
@@ -161,7 +170,7 @@ def _png_names(folder: Path) -> list[str]:
         there = [inner.name for inner in _folders_in(folder.parent)] if folder.parent.is_dir() else []
         raise InputError(f"{folder} does not exist; {folder.parent} has {', '.join(there) or 'nothing'}.") from None
     except OSError as error:
-        raise InputError(f"cannot read the folder {folder}: {error.strerror}.") from None
+        refuse_unreadable(error)
     return sorted((name for name in names if not name.startswith(".")), key=os.fsencode)
 
 
@@ -173,11 +182,7 @@ def _load_pair(item: Item, *, size: tuple[int, int]) -> Sample:
     if labels.ndim != 2 or labels.max() == 255:
         found = "colours" if labels.ndim != 2 else "the label 255"
         raise InputError(f"{mask_path} has {found}; a grey label map with 0 = background, 1, 2, ... expected.")
-    if image.shape[:2] != labels.shape:
-        raise InputError(
-            f"{image_path} is {image.shape[0]}x{image.shape[1]}, {mask_path} is "
-            f"{labels.shape[0]}x{labels.shape[1]}; they must agree."
-        )
+    check_pair(image_path, image.shape, mask_path, labels.shape)
     return _sample(image, labels, size, notices)
 
 

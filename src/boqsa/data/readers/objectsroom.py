@@ -88,10 +88,10 @@ def read(
     if files.keys() - {"train"}:
         rules.append("official test files as splits of their names")
     return Source(
-        in_one_process=True,
         items=lambda: (item for file in files.values() for item in file.items()),
         load=partial(_load, size=image_size, repair=repair_background),
         total=sum(file.total for file in files.values()),
+        in_one_process=True,
         image_size=image_size,
         split_rule="; ".join(rules),
         partial=limit is not None or "train" not in files or files["train"].records < PUBLISHED_FRAMES,

@@ -104,6 +104,20 @@ def decoding(path: Path) -> Iterator[None]:
         raise InputError(f"{path} is a broken image: {reason.rstrip('.')}.") from None
 
 
+def check_pair(
+    image: Path, image_shape: tuple[int, ...], mask: Path, mask_shape: tuple[int, ...], *, turned: bool = False
+) -> None:
+    """Go on if an image and its mask have the same height and width; `turned` tells that the image was put upright.
+
+    Raises:
+        InputError: if they have not.
+    """
+    if image_shape[:2] != mask_shape[:2]:
+        upright = " once its EXIF orientation is applied" if turned else ""
+        found, of_mask = ("x".join(map(str, shape[:2])) for shape in (image_shape, mask_shape))
+        raise InputError(f"{image} is {found}{upright}, its mask {mask} is {of_mask}; they must agree.")
+
+
 def _too_large(path: Path, found: str) -> str:
     return f"{path} has {found}; at most {MOST_PIXELS // 10**6} million pixels are read: make it smaller."
 

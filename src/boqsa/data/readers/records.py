@@ -218,10 +218,10 @@ def open_set(
     file = open_file(path, layout, what, used=used, limit=limit, keep=keep, verified=told)
     rule = split_rule(file) if used is None else f"{split_rule(file)}; no record after the first {used:,}"
     return Source(
-        in_one_process=True,
         items=file.items,
         load=partial(_load, layout=layout, what=what, size=size, box=box),
         total=file.total,
+        in_one_process=True,
         image_size=size,
         split_rule=rule,
         partial=limit is not None or file.records < (used or published),

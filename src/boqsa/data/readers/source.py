@@ -7,10 +7,10 @@ items must pickle, and a sample must depend on its item alone.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -127,29 +127,62 @@ def take(items: Iterable[Item], limit: int | None) -> list[Item]:
     return kept
 
 
-def find_root(source: Path, *needed: str) -> Path:
+def require_folder(source: Path, hint: str) -> None:
+    """Go on if `source` is a folder.
+
+    Raises:
+        InputError: if it is not; `hint` says what to give instead.
+    """
+    if not source.is_dir():
+        raise InputError(f"{source} {'is not a folder' if source.exists() else 'does not exist'}; {hint}.")
+
+
+def refuse_unreadable(error: OSError) -> NoReturn:
+    """The `onerror` of `os.walk`: what may not be listed must not look as if it were empty.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(f"cannot read the folder {error.filename}: {error.strerror}.") from None
+
+
+def levels(source: Path) -> Iterator[list[Path]]:
+    """The folder `source`, then the folders in it, then those in them: where an archive may have put a data set.
+
+    Raises:
+        InputError: if one of them cannot be read.
+    """
+    level = [source]
+    for depth in range(3):
+        yield level
+        if depth < 2:
+            try:
+                level = [inner for folder in level for inner in sorted(folder.iterdir()) if inner.is_dir()]
+            except OSError as error:
+                refuse_unreadable(error)
+
+
+def find_root(source: Path, *needed: str, missing: str = "") -> Path:
     """The folder that holds all of `needed`: `source`, or one that lies up to two levels below it.
 
     Archives unpack into a folder of their own, or do not; nobody should have to care.
 
+    Args:
+        source: Where to look.
+        needed: Files and folders, as paths below the folder.
+        missing: What to say where there is none; by default which names were looked for.
+
     Raises:
         InputError: if there is none, or several.
     """
-    if not source.is_dir():
-        state = "is not a folder" if source.exists() else "does not exist"
-        raise InputError(f"{source} {state}; give the folder that holds {' and '.join(needed)}.")
-    level = [source]
-    try:
-        for _ in range(3):
-            found = [folder for folder in level if all((folder / name).exists() for name in needed)]
-            if len(found) > 1:
-                raise InputError(f"{some_of([str(folder) for folder in found])} all hold {needed[0]}; name one.")
-            if found:
-                return found[0]
-            level = [inner for folder in level for inner in sorted(folder.iterdir()) if inner.is_dir()]
-    except OSError as error:
-        raise InputError(f"cannot read the folder {error.filename or source}: {error.strerror}.") from None
-    raise InputError(f"{source} does not hold {' and '.join(needed)}, nor do the folders in it.")
+    require_folder(source, f"give the folder that holds {' and '.join(needed)}")
+    for level in levels(source):
+        found = [folder for folder in level if all((folder / name).exists() for name in needed)]
+        if len(found) > 1:
+            raise InputError(f"{some_of([str(folder) for folder in found])} all hold {needed[0]}; name one.")
+        if found:
+            return found[0]
+    raise InputError(missing or f"{source} does not hold {' and '.join(needed)}, nor do the folders in it.")
 
 
 def is_stand_in(source: Path) -> bool:

@@ -33,8 +33,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boqsa.data.packing import IGNORE, Extra
-from boqsa.data.readers.picture import open_picture, read_rgb
-from boqsa.data.readers.source import Item, Sample, Source, choose, held_out_by_hash, listed, some_of, take
+from boqsa.data.readers.picture import check_pair, open_picture, read_rgb
+from boqsa.data.readers.source import (
+    Item,
+    Sample,
+    Source,
+    choose,
+    held_out_by_hash,
+    levels,
+    listed,
+    require_folder,
+    some_of,
+    take,
+)
 from boqsa.data.resample import resize_image
 from boqsa.errors import InputError
 
@@ -138,17 +149,13 @@ def _find_folders(source: Path, stem: str) -> dict[str, Path]:
     """The folders of train and test that there are: in `source`, or in one folder up to two levels below it."""
     names = {split: f"{stem}_{split}" for split in ("train", "test")}
     wanted = " or ".join(names.values())
-    if not source.is_dir():
-        state = "is not a folder" if source.exists() else "does not exist"
-        raise InputError(f"{source} {state}; give the folder that holds {wanted}.")
-    level = [source]
-    for _ in range(3):
+    require_folder(source, f"give the folder that holds {wanted}")
+    for level in levels(source):
         found = [folder for folder in level if any((folder / name).is_dir() for name in names.values())]
         if len(found) > 1:
             raise InputError(f"{some_of([str(folder) for folder in found])} all hold {wanted}; name one of them.")
         if found:
             return {split: found[0] / name for split, name in names.items() if (found[0] / name).is_dir()}
-        level = [inner for folder in level for inner in sorted(folder.iterdir()) if inner.is_dir()]
     here = os.path.basename(os.path.abspath(source))
     for split, name in names.items():
         if here == name:
@@ -217,7 +224,7 @@ def _load(item: Item, *, size: tuple[int, int]) -> Sample:
         notices.append("no _azi_rot.txt, the azimuth is the identity")
     mask = None
     if masked:
-        mask = _read_mask(item.files[2], (height, width), size, notices)
+        mask = _read_mask(item.files[2], item.files[0], (height, width), size, notices)
     extras = {"scene": np.array(scene, np.int32), "camera": camera, "azimuth": azimuth}
     return Sample(resize_image(image, size), mask, tuple(notices), extras)
 
@@ -258,7 +265,7 @@ def _read_matrix(path: Path, side: int) -> NDArray[np.float32]:
 
 
 def _read_mask(
-    path: Path, stored: tuple[int, int], size: tuple[int, int], notices: list[str]
+    path: Path, image: Path, stored: tuple[int, int], size: tuple[int, int], notices: list[str]
 ) -> UInt8[np.ndarray, "h w"]:
     """Labels by the rank of the colour: 0 for the second darkest, 1, 2, ... for the others from dark to light.
 
@@ -267,9 +274,7 @@ def _read_mask(
     picture = open_picture(path)
     if picture.mode not in ("1", "P", "L", "LA", "RGB", "RGBA"):
         raise InputError(f"{path} has {picture.mode} pixels; a mask with a colour a surface expected.")
-    if picture.size != stored[::-1]:
-        found, expected = f"{picture.height}x{picture.width}", f"{stored[0]}x{stored[1]}"
-        raise InputError(f"{path} is {found}, its image {expected}; equal sizes expected.")
+    check_pair(image, stored, path, (picture.height, picture.width))
     colours = np.asarray(picture.convert("RGB").resize(size[::-1], Image.Resampling.NEAREST))  # pil-nearest
     codes = colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
     unique, inverse = np.unique(codes, return_inverse=True)
