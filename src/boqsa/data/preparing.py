@@ -2,7 +2,7 @@
 
     TARGET                     appears when everything is written, and not before
     .preparing-TARGET/         beside it, while it is made
-        journal.json           how far it is: what was asked, samples done, a hash over the files they came from
+        journal.json           how far it is: what was asked, samples done, a hash over what they came from
         packed/                the arrays so far
         unpacked/              what archives held
 
