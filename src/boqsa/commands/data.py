@@ -202,10 +202,10 @@ def _reader_options(name: str) -> dict[str, str]:
         return {}
     read = READERS[name]
     module = inspect.getmodule(read.func if isinstance(read, functools.partial) else read)
-    readers = [function for name, function in inspect.getmembers(module, callable) if name.startswith("read")]
+    readers = [function for called, function in inspect.getmembers(module, callable) if called.startswith("read")]
     text = "\n".join(inspect.getdoc(function) or "" for function in [read, *readers])
     told = {}
-    for parameter in inspect.signature(READERS[name]).parameters.values():
+    for parameter in inspect.signature(read).parameters.values():
         found = re.search(rf"^ +{parameter.name}: (.*(?:\n {{8,}}.*)*)", text, re.MULTILINE)
         if found is None or parameter.name in ("source", "progress"):
             continue
@@ -222,9 +222,9 @@ def _prepare(arguments: list[str]) -> int:
     from boqsa.data.preparing import workplace_of
 
     options = {
-        name: getattr(chosen, name)
-        for name in (field.name for field in fields(Prepare))
-        if name not in ("name", "source", "target", "size", "skip_broken", "workers", "json")
+        field.name: getattr(chosen, field.name)
+        for field in fields(Prepare)
+        if field.name not in ("name", "source", "target", "size", "skip_broken", "workers", "json")
     }
     try:
         with _stopped_by_sigterm(), _counting() as progress:

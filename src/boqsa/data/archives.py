@@ -1,8 +1,8 @@
 """Data sets as they are downloaded: zip, tar and compressed tar, unpacked beside the target and removed afterwards.
 
 Unpacking first, and reading files then, costs disk space for a while, but a compressed tar can only be read from its
-start, and images and masks often come in different ones. What is unpacked already is not unpacked again when an
-interrupted `prepare` goes on.
+start, and images and masks often come in different ones. What is unpacked already is not unpacked again when a
+`prepare` goes on that was interrupted while it packed.
 """
 
 import os

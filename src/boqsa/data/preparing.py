@@ -38,7 +38,7 @@ import numpy as np
 
 from boqsa.atomic import one_process, write_text
 from boqsa.data.archives import unpacked
-from boqsa.data.catalog import CATALOG, DatasetEntry, entry
+from boqsa.data.catalog import DatasetEntry, entry
 from boqsa.data.manifest import FORMAT, Manifest, Option
 from boqsa.data.packing import PackedWriter
 from boqsa.data.readers import READERS, Source
@@ -437,9 +437,6 @@ def _check_target(target: str | Path) -> Path:
 def _reader(dataset: DatasetEntry) -> Callable[..., Source]:
     if dataset.status == "built in":
         raise InputError(f"'{dataset.name}' is built in and needs no preparing; train on it by its name.")
-    if dataset.name not in READERS:
-        ready = ", ".join(name for name, known in CATALOG.items() if known.status == "ready")
-        raise InputError(f"'{dataset.name}' has no reader yet; it arrives later. Ready: {ready}.")
     return READERS[dataset.name]
 
 

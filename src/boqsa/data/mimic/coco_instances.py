@@ -1,6 +1,5 @@
 """Any data set in COCO's JSON: images that are not square, and every way to write a mask."""
 
-import hashlib
 import json
 from itertools import count
 from pathlib import Path
@@ -11,6 +10,8 @@ from jaxtyping import Bool
 from PIL import Image
 
 from boqsa.data.mimic.content import Content
+from boqsa.data.readers.source import split_by_hash
+from boqsa.data.run_lengths import encode_run_lengths
 
 _SIZE = (96, 128)
 
@@ -41,8 +42,8 @@ def write_coco_instances(target: Path, content: Content) -> Path:
 
     ids = count(1)
     for index in range(content.count):
-        wanted = {4: 8, 5: 9}.get(index % 6)  # every sixth is val, every sixth test, as the reader deals ids out
-        identity = next(i for i in ids if (_tenth(i) == wanted if wanted else _tenth(i) < 8))
+        wanted = {4: "val", 5: "test"}.get(index % 6, "train")  # the reader deals ids out by their hash
+        identity = next(i for i in ids if split_by_hash(str(i)) == wanted)
         image, mask = content.scene(index, _SIZE)
         name = f"{index:012d}.png"
         Image.fromarray(image).save(target / "images" / name)
@@ -50,13 +51,13 @@ def write_coco_instances(target: Path, content: Content) -> Path:
         if index % 3 == 0:
             crowd = np.zeros(_SIZE, bool)
             crowd[3:12, 20:40] = True
-            annotate(crowd, {"size": list(_SIZE), "counts": _runs(crowd)}, crowd=1)
+            annotate(crowd, {"size": list(_SIZE), "counts": encode_run_lengths(crowd, compressed=False)}, crowd=1)
         for label in np.unique(mask[mask > 0]):
             own = mask == label
             if label == 1:
                 annotate(own, _bars(own))
             else:
-                annotate(own, {"size": list(_SIZE), "counts": _compressed(_runs(own))})
+                annotate(own, {"size": list(_SIZE), "counts": encode_run_lengths(own)})
     content_of_file = {
         "images": images,
         "annotations": annotations,
@@ -67,10 +68,6 @@ def write_coco_instances(target: Path, content: Content) -> Path:
     return path
 
 
-def _tenth(identity: int) -> int:
-    return int.from_bytes(hashlib.sha256(str(identity).encode()).digest()[:8], "big") % 10
-
-
 def _bars(mask: Bool[np.ndarray, "h w"]) -> list[list[int]]:
     """A polygon of four corners around every row of pixels."""
     polygons = []
@@ -79,30 +76,3 @@ def _bars(mask: Bool[np.ndarray, "h w"]) -> list[list[int]]:
         for left, right in zip(borders[::2], borders[1::2], strict=True):
             polygons.append([left, row, right, row, right, row + 1, left, row + 1])
     return polygons
-
-
-def _runs(mask: Bool[np.ndarray, "h w"]) -> list[int]:
-    """Lengths of the runs down the columns, outside and inside in turn, the first one outside."""
-    runs = [0]
-    inside = False
-    for pixel in mask.T.ravel().tolist():
-        if pixel != inside:
-            runs.append(0)
-            inside = pixel
-        runs[-1] += 1
-    return runs
-
-
-def _compressed(runs: list[int]) -> str:
-    """Groups of five bits, the lowest first; from the fourth run on the difference to the one two before."""
-    text = ""
-    for index, run in enumerate(runs):
-        rest = run - runs[index - 2] if index > 2 else run
-        while True:
-            group = rest % 32
-            rest = (rest - group) // 32
-            if rest == (-1 if group >= 16 else 0):
-                text += chr(48 + group)
-                break
-            text += chr(48 + 32 + group)
-    return text

@@ -1,13 +1,13 @@
 """PTR: images, and a JSON with run lengths for each."""
 
 import json
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from boqsa.data.mimic.content import Content
+from boqsa.data.run_lengths import encode_run_lengths
 
 _SIZE = (600, 800)
 _COARSER = 4
@@ -26,21 +26,12 @@ def write_ptr(target: Path, content: Content) -> Path:
         image, mask = (np.repeat(np.repeat(part, _COARSER, 0), _COARSER, 1) for part in (image, mask))
         name = f"PTR_{split}_{index:06d}"
         Image.fromarray(image).save(target / f"{split}_images" / f"{name}.png", compress_level=1)
+        runs = [encode_run_lengths(mask == label, compressed=False) for label in range(1, int(mask.max()) + 1)]
         scene = {
             "image_filename": f"{name}.png",
             "image_index": index,
             "split": split,
-            "objects": [
-                {"category": "chair", "obj_mask": {"size": _SIZE, "counts": _runs(mask == label)}}
-                for label in range(1, int(mask.max()) + 1)
-            ],
+            "objects": [{"category": "chair", "obj_mask": {"size": _SIZE, "counts": counts}} for counts in runs],
         }
         (target / f"{split}_scenes" / f"{name}.json").write_text(json.dumps(scene))
     return target
-
-
-def _runs(mask: np.ndarray) -> list[int]:
-    """Run lengths down the columns, the first one outside."""
-    pixels = mask.T.ravel().tolist()
-    runs = [(value, len(list(group))) for value, group in groupby(pixels)]
-    return [0] * bool(pixels[0]) + [length for _, length in runs]

@@ -8,11 +8,11 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from boqsa.data.mimic.content import Content
+from boqsa.data.readers.tfrecord import masked_checksum
 
 Values = NDArray[np.uint8] | NDArray[np.float32]
 _TEST_FRAMES = 4
@@ -114,12 +114,8 @@ def _write(path: Path, payloads: Iterable[bytes]) -> None:
     with gzip.GzipFile(path, "wb", compresslevel=1, mtime=0) as file:
         for payload in payloads:
             length = struct.pack("<Q", len(payload))
-            file.write(length + _checksum(length) + payload + _checksum(payload))
-
-
-def _checksum(content: bytes) -> bytes:
-    crc = google_crc32c.value(content)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+            checksums = [struct.pack("<I", masked_checksum(content)) for content in (length, payload)]
+            file.write(length + checksums[0] + payload + checksums[1])
 
 
 def _example(features: dict[str, Values]) -> bytes:
