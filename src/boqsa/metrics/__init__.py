@@ -9,11 +9,12 @@ the images it left out.
 What a training run watches to diagnose itself (slot usage, attention entropy) does not live here.
 """
 
-from boqsa.metrics.accumulate import MeanOverImages
+from boqsa.metrics.accumulate import MeanOverImages, ScoredImages
 from boqsa.metrics.background import BackgroundInTopSlots, background_in_top_slots, background_shares
 from boqsa.metrics.contingency import contingency_table
-from boqsa.metrics.covering import SegmentationCovering, segmentation_covering
+from boqsa.metrics.covering import MeanBestOverlap, SegmentationCovering, mean_best_overlap, segmentation_covering
 from boqsa.metrics.label_map import label_map
+from boqsa.metrics.matching import HungarianIoU, hungarian_iou
 from boqsa.metrics.overlap import BestSlotOverlap, SlotOverlap, best_slot_overlap
 from boqsa.metrics.rand_index import AdjustedRandIndex, adjusted_rand_index
 from boqsa.metrics.reconstruction import MeanSquaredError, mse, mse_per_image, mse_published
@@ -22,8 +23,11 @@ __all__ = [
     "AdjustedRandIndex",
     "BackgroundInTopSlots",
     "BestSlotOverlap",
+    "HungarianIoU",
+    "MeanBestOverlap",
     "MeanOverImages",
     "MeanSquaredError",
+    "ScoredImages",
     "SegmentationCovering",
     "SlotOverlap",
     "adjusted_rand_index",
@@ -31,7 +35,9 @@ __all__ = [
     "background_shares",
     "best_slot_overlap",
     "contingency_table",
+    "hungarian_iou",
     "label_map",
+    "mean_best_overlap",
     "mse",
     "mse_per_image",
     "mse_published",
