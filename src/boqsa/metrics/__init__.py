@@ -4,7 +4,8 @@ Every segmentation metric is a formula on one batched contingency table (`contin
 device of the label maps. True labels follow one convention everywhere: 0 is the background, positive integers
 are objects, negative integers are pixels to ignore. A function returns one value an image and NaN where an
 image has nothing to score; a class averages over the scored images of a whole set, over all ranks, and counts
-the images it left out.
+the images it left out. Instance scores (AP, PQ, F1) are the exception: they belong to a whole set and have no
+value an image.
 
 What a training run watches to diagnose itself (slot usage, attention entropy) does not live here.
 """
@@ -13,6 +14,7 @@ from boqsa.metrics.accumulate import MeanOverImages, ScoredImages
 from boqsa.metrics.background import BackgroundInTopSlots, background_in_top_slots, background_shares
 from boqsa.metrics.contingency import contingency_table
 from boqsa.metrics.covering import MeanBestOverlap, SegmentationCovering, mean_best_overlap, segmentation_covering
+from boqsa.metrics.instances import InstanceScores, InstanceSegmentation, counted_labels
 from boqsa.metrics.label_map import label_map
 from boqsa.metrics.matching import HungarianIoU, hungarian_iou
 from boqsa.metrics.overlap import BestSlotOverlap, SlotOverlap, best_slot_overlap
@@ -24,6 +26,8 @@ __all__ = [
     "BackgroundInTopSlots",
     "BestSlotOverlap",
     "HungarianIoU",
+    "InstanceScores",
+    "InstanceSegmentation",
     "MeanBestOverlap",
     "MeanOverImages",
     "MeanSquaredError",
@@ -35,6 +39,7 @@ __all__ = [
     "background_shares",
     "best_slot_overlap",
     "contingency_table",
+    "counted_labels",
     "hungarian_iou",
     "label_map",
     "mean_best_overlap",
