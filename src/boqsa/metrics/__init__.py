@@ -15,6 +15,7 @@ from boqsa.metrics.background import BackgroundInTopSlots, background_in_top_slo
 from boqsa.metrics.contingency import contingency_table
 from boqsa.metrics.covering import MeanBestOverlap, SegmentationCovering, mean_best_overlap, segmentation_covering
 from boqsa.metrics.instances import InstanceScores, InstanceSegmentation, counted_labels
+from boqsa.metrics.label_free import LabelFreeOverlap, LabelFreeScores, label_free_overlap, slot_off_border
 from boqsa.metrics.label_map import label_map
 from boqsa.metrics.matching import HungarianIoU, hungarian_iou
 from boqsa.metrics.overlap import BestSlotOverlap, SlotOverlap, best_slot_overlap
@@ -28,6 +29,8 @@ __all__ = [
     "HungarianIoU",
     "InstanceScores",
     "InstanceSegmentation",
+    "LabelFreeOverlap",
+    "LabelFreeScores",
     "MeanBestOverlap",
     "MeanOverImages",
     "MeanSquaredError",
@@ -41,10 +44,12 @@ __all__ = [
     "contingency_table",
     "counted_labels",
     "hungarian_iou",
+    "label_free_overlap",
     "label_map",
     "mean_best_overlap",
     "mse",
     "mse_per_image",
     "mse_published",
     "segmentation_covering",
+    "slot_off_border",
 ]
