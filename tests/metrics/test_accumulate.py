@@ -83,7 +83,7 @@ def test_merged_states_equal_one_process_also_after_a_result() -> None:
 
 def gather_with(other: MeanOverImages) -> Callable[..., list[Tensor]]:
     """What an all-gather of two processes gives: this state and the other process's, state after state."""
-    states = iter([other.total, other.images_scored, other.images_left_out])
+    states = iter([other.images_scored, other.images_left_out, other.total])
     return lambda state, group=None: [state, next(states)]
 
 

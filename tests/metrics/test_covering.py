@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from boqsa.metrics import SegmentationCovering, segmentation_covering
+from boqsa.metrics import MeanBestOverlap, SegmentationCovering, mean_best_overlap, segmentation_covering
 
 
 def covering_by_sets(pred: list[int], true: list[int], foreground_only: bool, weighted: bool) -> float:
@@ -129,3 +129,28 @@ def test_class_averages_the_function(foreground_only: bool, weighted: bool) -> N
     values = segmentation_covering(masks.squeeze(2).argmax(dim=1), true, foreground_only, weighted)
     assert metric.compute().item() == pytest.approx(values.nanmean().item(), abs=1e-12)
     assert (metric.scored, metric.left_out) == ((8, 1) if foreground_only else (9, 0))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_mean_best_overlap_asks_for_objects_alone_and_equally(
+    random_maps: Callable[[int], tuple[Tensor, Tensor]], seed: int
+) -> None:
+    pred, true = random_maps(seed)
+    expected = [
+        covering_by_sets(p.flatten().tolist(), t.flatten().tolist(), foreground_only=True, weighted=False)
+        for p, t in zip(pred, true, strict=True)
+    ]
+    np.testing.assert_allclose(mean_best_overlap(pred, true).numpy(), expected, rtol=0, atol=1e-12)
+    metric = MeanBestOverlap()
+    metric.update(pred, true)
+    expected_mean = np.nanmean(expected) if metric.compute().isfinite() else np.nan
+    np.testing.assert_allclose(metric.compute().item(), expected_mean, rtol=0, atol=1e-12)
+    assert metric.left_out == np.isnan(expected).sum()
+
+
+def test_joined_classes_change_the_mean_best_overlap() -> None:
+    instances = torch.tensor([[[0, 1, 2, 2]]])
+    pred = torch.tensor([[[0, 1, 2, 2]]])
+    assert mean_best_overlap(pred, instances).tolist() == [1]
+    assert mean_best_overlap(pred, instances.clamp(max=1)).item() == pytest.approx(2 / 3, abs=1e-15)

@@ -7,7 +7,7 @@ Shapes: B images, H W pixels, P predicted labels and T true labels of the batch.
 """
 
 import torch
-from jaxtyping import Int64, Integer
+from jaxtyping import Float64, Int64, Integer
 from torch import Tensor
 
 # Labels up to here index the table as they are; larger ones are renumbered first, which costs a sort.
@@ -77,6 +77,13 @@ def contingency_table(pred: Integer[Tensor, "B H W"], true: Integer[Tensor, "B H
     cell = pred.to(torch.int32).mul(columns).add_(true.to(torch.int32)).add_(first_cell[:, None, None])
     counts = cell.flatten().bincount(minlength=cells)
     return counts.view(batch, rows, columns)[:, :, 1:]
+
+
+def pairwise_iou(counts: Int64[Tensor, "B P T"]) -> Float64[Tensor, "B P T"]:
+    """Intersection over union of each pair of segments of a contingency table, 0 to 1; 0 where a label is absent."""
+    union = counts.sum(dim=2, keepdim=True) + counts.sum(dim=1, keepdim=True) - counts
+    # A union of 0 belongs to labels that other images of the batch use.
+    return counts.double() / union.clamp(min=1)
 
 
 def _renumbered(true: Integer[Tensor, "B H W"]) -> Int64[Tensor, "B H W"]:

@@ -2,6 +2,9 @@
 
 The published headline, "mSC", is the plain mean over true segments; the form weighted by segment size is
 reported by others under the same name, so say which one a number is.
+
+Later work on photographs reports the plain mean without the background as mBO, mean best overlap: the same
+number, which has its usual name here as well.
 """
 
 from typing import Any
@@ -10,7 +13,7 @@ from jaxtyping import Float64, Integer
 from torch import Tensor
 
 from boqsa.metrics.accumulate import MeanOverImages
-from boqsa.metrics.contingency import contingency_table
+from boqsa.metrics.contingency import contingency_table, pairwise_iou
 from boqsa.metrics.label_map import label_map
 
 
@@ -38,12 +41,8 @@ def segmentation_covering(
         TypeError, ValueError: as `contingency_table`.
     """
     counts = contingency_table(pred, true)
-    pred_size = counts.sum(dim=2)  # (B, P)
     true_size = counts.sum(dim=1)  # (B, T)
-    union = pred_size[:, :, None] + true_size[:, None, :] - counts  # (B, P, T)
-    # A union of 0 belongs to labels that other images of the batch use: their IoU is 0 and never the best.
-    best = (counts.double() / union.clamp(min=1)).amax(dim=1)  # (B, T)
-
+    best = pairwise_iou(counts).amax(dim=1)  # (B, T)
     weight = true_size.double() if weighted else (true_size > 0).double()
     if foreground_only:
         best, weight = best[:, 1:], weight[:, 1:]
@@ -63,3 +62,28 @@ class SegmentationCovering(MeanOverImages):
     def update(self, masks_or_labels: Tensor, true: Tensor) -> None:
         """Take in a batch: masks or labels as for `label_map`, and true labels (batch, height, width)."""
         self.add(segmentation_covering(label_map(masks_or_labels), true, self.foreground_only, self.weighted))
+
+
+def mean_best_overlap(pred: Integer[Tensor, "B H W"], true: Integer[Tensor, "B H W"]) -> Float64[Tensor, " B"]:
+    """mBO: `segmentation_covering` of the foreground, unweighted, under the name that later work gives it.
+
+    With instance masks as `true` it is mBO_i, with class masks (objects of one class joined) mBO_c.
+
+    Args:
+        pred: Predicted labels, from 0 up.
+        true: True labels; 0 is the background, pixels below 0 are left out.
+
+    Returns:
+        One value an image, range (0, 1]; NaN where there is no true object.
+
+    Raises:
+        TypeError, ValueError: as `contingency_table`.
+    """
+    return segmentation_covering(pred, true, foreground_only=True)
+
+
+class MeanBestOverlap(SegmentationCovering):
+    """Mean of `mean_best_overlap` over the images of a set."""
+
+    def __init__(self, **metric_options: Any) -> None:
+        super().__init__(foreground_only=True, **metric_options)

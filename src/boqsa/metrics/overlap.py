@@ -1,7 +1,7 @@
 """IoU and Dice of the slot that fits the foreground best, for photographs with one object. Spec 4.5.
 
 The best slot is chosen **by the truth**: this is an oracle choice. Say so beside the number, and report a
-choice that needs no labels with it.
+choice that needs no labels with it (`label_free.py`).
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from boqsa.metrics.label_map import label_map
 
 
 class SlotOverlap(NamedTuple):
-    """Overlap of the best slot with the foreground; of each image, or averaged over a set."""
+    """Overlap with the foreground: of one slot an image, of every slot, or averaged over a set."""
 
     iou: Float64[Tensor, "*B"]
     """Intersection over union, 0 to 1."""
@@ -41,6 +41,16 @@ def best_slot_overlap(
     Raises:
         TypeError, ValueError: as `contingency_table`.
     """
+    return SlotOverlap(*(overlap.amax(dim=1) for overlap in overlap_of_slots(pred, foreground)))
+
+
+def overlap_of_slots(
+    pred: Integer[Tensor, "B H W"], foreground: Integer[Tensor, "B H W"] | Bool[Tensor, "B H W"]
+) -> SlotOverlap:
+    """Overlap of the foreground with every predicted segment: as `best_slot_overlap`, but (B, P) for P labels.
+
+    Columns are predicted labels as the rows of `contingency_table`; an empty segment has the overlap 0.
+    """
     if isinstance(foreground, Tensor) and foreground.dtype == torch.bool:
         foreground = foreground.to(torch.uint8)
     counts = contingency_table(pred, foreground)
@@ -48,9 +58,9 @@ def best_slot_overlap(
     shared = counts[:, :, 1:].sum(dim=2).double()  # (B, P)
     foreground_size = shared.sum(dim=1, keepdim=True)  # (B, 1)
     # An empty slot beside no foreground is 0 / 0 here; images without foreground become NaN below anyway.
-    iou = (shared / (slot_size + foreground_size - shared)).amax(dim=1)  # (B,)
-    dice = (2 * shared / (slot_size + foreground_size)).amax(dim=1)
-    has_none = foreground_size.squeeze(1) == 0
+    iou = shared / (slot_size + foreground_size - shared)
+    dice = 2 * shared / (slot_size + foreground_size)
+    has_none = foreground_size == 0
     return SlotOverlap(iou.masked_fill(has_none, torch.nan), dice.masked_fill(has_none, torch.nan))
 
 
