@@ -63,7 +63,7 @@ class TransformerModel(
         vocab_size: V.
         width: d of the transformer.
         blocks, heads, dropout: Of the transformer. Dropout draws from torch's own random stream.
-        dvae_kernel: 3 in the paper, 1 in SLATE; see `DVAE`.
+        dvae_kernel, dvae_channels: Of the `DVAE`; kernel 3 in the paper, 1 in SLATE, 64 channels in both.
         encoder_channels: Output channels of each 5x5 convolution (Table 9).
         encoder_strides: Their strides; 1 throughout means masks at full resolution.
         iterations: Slot-attention steps, all counted (spec 1.5).
@@ -106,6 +106,7 @@ class TransformerModel(
         features: Features = "image",
         keys_and_values: KeysAndValues = "folded",
         recompute: bool = False,
+        dvae_channels: int = 64,
     ) -> None:
         super().__init__()
         _check_sizes(image_size, encoder_channels, encoder_strides, features)
@@ -117,7 +118,7 @@ class TransformerModel(
         self.recompute = recompute
         self.token_grid = image_size // PATCH
 
-        self.dvae = DVAE(vocab_size, dvae_kernel)
+        self.dvae = DVAE(vocab_size, dvae_kernel, dvae_channels)
         self.encoder: nn.Module | None = None
         self.encoder_position: nn.Module | None = None
         channels = width
