@@ -97,7 +97,7 @@ def build_model_like(model):
 
 def test_weights_of_other_sizes_are_named(run, recipe):
     other = build_model(recipe)
-    other.queries.weight = torch.nn.Parameter(torch.zeros(9, 8))
+    other.slot_encoder.queries.weight = torch.nn.Parameter(torch.zeros(9, 8))
     write_checkpoint(run / CHECKPOINTS / "last", other, config={}, step=0, recipe_hash=recipe.hash)
     with pytest.raises(RunError, match=r"do not fit its configuration: .*queries\.weight"):
         boqsa.load(run)

@@ -74,7 +74,7 @@ def test_noise_enters_from_outside_alone(image: Tensor) -> None:
     assert torch.equal(model(image, sigma=1.0).masks, model(image).masks)
     noise = Noise(queries=torch.randn(2, 3, 8), drop_path=torch.zeros(2, 3))
     perturbed = model(image, sigma=0.5, noise=noise)
-    torch.testing.assert_close(perturbed.initial_slots, model.queries.weight * (1 + 0.5 * noise.queries))
+    torch.testing.assert_close(perturbed.initial_slots, model.slot_encoder.queries.weight * (1 + 0.5 * noise.queries))
     assert not torch.equal(perturbed.slots, model(image, sigma=0.5, noise=noise._replace(drop_path=None)).slots)
     assert torch.equal(perturbed.masks, model(image, sigma=0.5, noise=noise).masks)
 
@@ -84,12 +84,16 @@ def test_noise_enters_from_outside_alone(image: Tensor) -> None:
 def test_six_variants_of_table_7_and_three_more_train(image: Tensor, queries: str, gradient: str) -> None:
     model = tiny(queries=queries, gradient=gradient)
     model(image).loss.backward()
-    starts = {name: parameter.grad for name, parameter in model.named_parameters() if name.startswith("queries")}
+    starts = {
+        name: parameter.grad for name, parameter in model.named_parameters() if name.startswith("slot_encoder.queries")
+    }
     for gradient_of_start in starts.values():
         reached = gradient_of_start is not None and bool(gradient_of_start.abs().sum() > 0)
         assert reached == (gradient != "implicit")
     assert all(
-        parameter.grad is not None for name, parameter in model.named_parameters() if not name.startswith("queries")
+        parameter.grad is not None
+        for name, parameter in model.named_parameters()
+        if not name.startswith("slot_encoder.queries")
     )
 
 

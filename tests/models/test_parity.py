@@ -88,5 +88,5 @@ def test_gradient_of_every_parameter(arrays: dict[str, np.ndarray], gradient: Gr
         # norm_slots.bias has an analytically zero gradient: rounding noise is compared with the whole model's.
         assert difference(found, wanted, at_least=1e-6 * largest) < TOLERANCE, ours
     if gradient == "implicit":
-        queries = model.get_parameter("queries.weight").grad
+        queries = model.get_parameter("slot_encoder.queries.weight").grad
         assert queries is None or float(queries.abs().max()) == 0.0

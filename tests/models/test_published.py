@@ -52,7 +52,7 @@ def test_names_are_one_to_one() -> None:
     assert len(set(names.values())) == len(names)
     assert names["decoder.10.weight"] == "decoder.conv.4.1.weight"
     assert names["decoder.8.weight"] == "decoder.conv.4.0.conv.0.weight"
-    assert names["queries.weight"] == "slot_attn.slots_init.weight"
+    assert names["slot_encoder.queries.weight"] == "slot_attn.slots_init.weight"
 
 
 def test_every_difference_is_named_and_nothing_changes() -> None:

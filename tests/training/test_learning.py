@@ -147,7 +147,7 @@ def test_queries_move_only_where_a_gradient_reaches_them(
         train=replace(RECIPE.train, steps=5, warmup_steps=0),
     )
     torch.manual_seed(recipe.seed)
-    start = build_model(recipe).queries.weight
+    start = build_model(recipe).slot_encoder.queries.weight
     train(recipe, tmp_path / "run", train_data=split("train"))
-    end = load(tmp_path / "run").queries.weight
+    end = load(tmp_path / "run").slot_encoder.queries.weight
     assert torch.equal(start, end) is not moves

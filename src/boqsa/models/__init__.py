@@ -3,5 +3,6 @@
 from boqsa.models.mixture import MixtureModel
 from boqsa.models.output import Noise, Output
 from boqsa.models.published import load_published
+from boqsa.models.transformer import Generated, TransformerModel
 
-__all__ = ["MixtureModel", "Noise", "Output", "load_published"]
+__all__ = ["Generated", "MixtureModel", "Noise", "Output", "TransformerModel", "load_published"]

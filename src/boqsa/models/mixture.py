@@ -6,23 +6,21 @@ everything. What comes out is back in [0, 1] units.
 Shapes: B batch, K slots, N = h w tokens of the feature grid, D slot size, H W image pixels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import prod
-from typing import Literal
 
-import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from boqsa.layers.convolution import ConvolutionDecoder, ConvolutionEncoder
 from boqsa.layers.position import PositionEmbedding
+from boqsa.layers.slot_encoder import Queries, SlotEncoder
+from boqsa.models.image import scaled_image
 from boqsa.models.output import Noise, Output
-from boqsa.slots import Gradient, IndependentGaussians, LearnedQueries, SharedGaussian, SlotAttention, refine
+from boqsa.slots import Gradient
 from boqsa.slots.attention import EpsilonForm, InitialWeights
 from boqsa.slots.queries import Perturbation
-
-Queries = Literal["learned", "shared_gaussian", "independent_gaussians"]
 
 
 class MixtureModel(
@@ -84,19 +82,20 @@ class MixtureModel(
         self.slot_size = slot_size
         self.decoder_grid = decoder_grid
         self.iterations = iterations
-        self.gradient: Gradient = gradient
         grid = image_size // prod(encoder_strides)
         features = encoder_channels[-1]
 
         self.encoder = ConvolutionEncoder(encoder_channels, encoder_strides)
         self.encoder_position = PositionEmbedding(features, grid, grid)
-        self.feature_mlp = nn.Sequential(
-            nn.LayerNorm(features), nn.Linear(features, mlp_size), nn.ReLU(), nn.Linear(mlp_size, slot_size)
-        )
-        self.queries = _build_queries(queries, num_slots, slot_size, perturbation)
-        self.slot_attention = SlotAttention(
+        self.slot_encoder = SlotEncoder(
+            features,
+            num_slots,
             slot_size,
             mlp_size,
+            iterations=iterations,
+            queries=queries,
+            gradient=gradient,
+            perturbation=perturbation,
             epsilon=epsilon,
             epsilon_form=epsilon_form,
             drop_path=drop_path,
@@ -130,12 +129,14 @@ class MixtureModel(
             TypeError: if the image is neither uint8 nor floating point.
         """
         noise = noise or Noise()
-        iterations = self.iterations if iterations is None else iterations
-        target = self._scale(image)
-        initial_slots = self.queries(
-            image.shape[0], sigma=sigma, noise=noise.queries, num_slots=num_slots, which=which_slots
+        dtype = self.decoder_position.project.weight.dtype
+        target = scaled_image(image, size=self.image_size, low=-1.0, dtype=dtype)
+        initial_slots = self.slot_encoder.initial_slots(
+            image.shape[0], sigma=sigma, noise=noise.queries, num_slots=num_slots, which_slots=which_slots
         )
-        slots, attention = self.encode(target, initial_slots, iterations=iterations, drop_path=noise.drop_path)
+        features = self.encoder_position(self.encoder(target))  # (B, C, h, w)
+        prepared = self.slot_encoder.prepare(features.flatten(2).mT)  # tokens (B, N, C)
+        slots, attention = self.slot_encoder(prepared, initial_slots, iterations=iterations, drop_path=noise.drop_path)
         slot_images, masks = self.decode(slots)
         reconstruction = (slot_images * masks).sum(dim=1)  # (B, 3, H, W)
         return Output(
@@ -148,76 +149,19 @@ class MixtureModel(
             losses={"reconstruction": nn.functional.mse_loss(reconstruction, target)},
         )
 
-    def encode(
-        self,
-        image: Float[Tensor, "B 3 H W"],
-        initial_slots: Float[Tensor, "B K D"],
-        *,
-        iterations: int,
-        drop_path: Float[Tensor, "B T"] | None = None,
-    ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K N"]]:
-        """Slots and attention for an image in [-1, 1]."""
-        features = self.encoder_position(self.encoder(image))  # (B, C, h, w)
-        tokens = self.feature_mlp(features.flatten(2).mT)  # (B, N, D)
-        prepared = self.slot_attention.prepare(tokens)
-        draws = _draws_by_step(drop_path, iterations)
-        return refine(
-            lambda slots: self.slot_attention.step(prepared, slots, next(draws)),
-            initial_slots,
-            iterations=iterations,
-            gradient=self.gradient,
-        )
-
     def decode(self, slots: Float[Tensor, "B K D"]) -> tuple[Float[Tensor, "B K 3 H W"], Float[Tensor, "B K 1 H W"]]:
         """What each slot paints, in [-1, 1] units, and its share of each pixel."""
         batch, count, _ = slots.shape
         grid = slots.flatten(0, 1)[:, :, None, None].expand(-1, -1, self.decoder_grid, self.decoder_grid)
         decoded = self.decoder(self.decoder_position(grid))  # (B K, 4, H, W)
         # The softmax over slots and the loss stay in the dtype of the parameters, also under autocast.
-        decoded = decoded.to(self.slot_attention.to_keys.weight.dtype).unflatten(0, (batch, count))
+        decoded = decoded.to(self.decoder_position.project.weight.dtype).unflatten(0, (batch, count))
         slot_images, mask_logits = decoded.split([3, 1], dim=2)
         return slot_images, mask_logits.softmax(dim=1)
 
-    def noise_shapes(self, iterations: int | None = None) -> dict[str, tuple[int, ...]]:
+    def noise_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape, a sample, of each field of `Noise` that this model uses."""
-        steps = self.iterations if iterations is None else iterations
-        return {"queries": (self.num_slots, self.slot_size), "drop_path": (steps,)}
-
-    def _scale(self, image: Tensor) -> Float[Tensor, "B 3 H W"]:
-        """To [-1, 1], in the dtype of the parameters."""
-        if tuple(image.shape[1:]) != (3, self.image_size, self.image_size):
-            raise ValueError(
-                f"image has shape {tuple(image.shape)}; expected (batch, 3, {self.image_size}, {self.image_size})."
-            )
-        dtype = self.slot_attention.to_keys.weight.dtype
-        if image.dtype == torch.uint8:
-            return image.to(dtype) / 127.5 - 1
-        if not image.is_floating_point():
-            raise TypeError(f"image has dtype {image.dtype}; pass uint8, or float in [0, 1].")
-        return image.to(dtype) * 2 - 1
-
-
-def _draws_by_step(drop_path: Float[Tensor, "B T"] | None, iterations: int) -> Iterator[Tensor | None]:
-    """The drop-path numbers of each step in turn."""
-    if drop_path is None:
-        return iter([None] * iterations)
-    if drop_path.shape[1] != iterations:
-        raise ValueError(f"noise.drop_path has {drop_path.shape[1]} columns; {iterations} iterations need as many.")
-    return iter(drop_path.unbind(dim=1))
-
-
-def _build_queries(
-    queries: Queries, num_slots: int, slot_size: int, perturbation: Perturbation
-) -> LearnedQueries | SharedGaussian | IndependentGaussians:
-    match queries:
-        case "learned":
-            return LearnedQueries(num_slots, slot_size, perturbation=perturbation)
-        case "shared_gaussian":
-            return SharedGaussian(num_slots, slot_size)
-        case "independent_gaussians":
-            return IndependentGaussians(num_slots, slot_size)
-        case _:
-            raise ValueError(f"queries is {queries!r}; pass 'learned', 'shared_gaussian' or 'independent_gaussians'.")
+        return self.slot_encoder.noise_shapes
 
 
 def _check_sizes(

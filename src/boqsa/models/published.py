@@ -6,42 +6,25 @@ import torch
 from torch import Tensor, nn
 
 from boqsa.errors import InputError
+from boqsa.layers.slot_encoder import SlotEncoder
 from boqsa.models.mixture import MixtureModel
+from boqsa.models.transformer import TransformerModel
 from boqsa.slots import LearnedQueries
+
+Model = MixtureModel | TransformerModel
 
 _IGNORED_SUFFIXES = (".pos_emb.grid", ".self_attn_mask")
 """Buffers that follow from the sizes; released checkpoints carry them, ours need not."""
 
 
-def published_names(model: MixtureModel) -> dict[str, str]:
-    """The published name of every parameter of `model`, by our name."""
-    names = {}
-    layers = [index for index, layer in enumerate(model.encoder) if isinstance(layer, nn.Conv2d)]
-    for number, index in enumerate(layers):
-        names[f"encoder.{index}"] = f"encoder.conv.{number}.0"
-    layers = [index for index, layer in enumerate(model.decoder) if isinstance(layer, nn.ConvTranspose2d)]
-    for number, index in enumerate(layers[:-1]):
-        names[f"decoder.{index}"] = f"decoder.conv.{number}.0.conv.0"
-    names[f"decoder.{layers[-1]}"] = f"decoder.conv.{len(layers) - 2}.1"  # the 3x3 stands inside the last block
-    names |= {
-        "encoder_position.project": "slot_attn.pos_emb.dense",
-        "decoder_position.project": "decoder.pos_emb.dense",
-        "feature_mlp": "slot_attn.mlp",
-        "slot_attention.norm_tokens": "slot_attn.slot_attention.norm_feature",
-        "slot_attention.norm_slots": "slot_attn.slot_attention.norm_slots",
-        "slot_attention.norm_mlp": "slot_attn.slot_attention.norm_mlp",
-        "slot_attention.to_keys": "slot_attn.slot_attention.project_k",
-        "slot_attention.to_values": "slot_attn.slot_attention.project_v",
-        "slot_attention.to_queries": "slot_attn.slot_attention.project_q",
-        "slot_attention.gru": "slot_attn.slot_attention.gru",
-        "slot_attention.mlp": "slot_attn.slot_attention.mlp",
-    }
-    if isinstance(model.queries, LearnedQueries):
-        names["queries.weight"] = "slot_attn.slots_init.weight"
-    else:
-        names["queries.mu"] = "slot_attn.slot_mu"
-        names["queries.log_sigma"] = "slot_attn.slot_log_sigma"
+def published_names(model: Model) -> dict[str, str]:
+    """The published name of every parameter of `model`, by our name.
 
+    Raises:
+        InputError: for a model that the authors' code does not know: SLATE, whose slots attend to tokens.
+    """
+    names = _of_slot_encoder(model.slot_encoder)
+    names |= _of_mixture(model) if isinstance(model, MixtureModel) else _of_transformer(model)
     published = {}
     for ours in model.state_dict():
         prefix = next(prefix for prefix in names if ours == prefix or ours.startswith(prefix + "."))
@@ -49,7 +32,74 @@ def published_names(model: MixtureModel) -> dict[str, str]:
     return published
 
 
-def load_published(model: MixtureModel, state_dict: Mapping[str, Tensor]) -> None:
+def _of_slot_encoder(encoder: SlotEncoder) -> dict[str, str]:
+    """Both models start with these; parts of a name stand for all parameters below them."""
+    names = {
+        "encoder_position.project": "slot_attn.pos_emb.dense",
+        "slot_encoder.feature_mlp": "slot_attn.mlp",
+        "slot_encoder.slot_attention.norm_tokens": "slot_attn.slot_attention.norm_feature",
+        "slot_encoder.slot_attention.norm_slots": "slot_attn.slot_attention.norm_slots",
+        "slot_encoder.slot_attention.norm_mlp": "slot_attn.slot_attention.norm_mlp",
+        "slot_encoder.slot_attention.to_keys": "slot_attn.slot_attention.project_k",
+        "slot_encoder.slot_attention.to_values": "slot_attn.slot_attention.project_v",
+        "slot_encoder.slot_attention.to_queries": "slot_attn.slot_attention.project_q",
+        "slot_encoder.slot_attention.gru": "slot_attn.slot_attention.gru",
+        "slot_encoder.slot_attention.mlp": "slot_attn.slot_attention.mlp",
+    }
+    if isinstance(encoder.queries, LearnedQueries):
+        return {**names, "slot_encoder.queries.weight": "slot_attn.slots_init.weight"}
+    return {
+        **names,
+        "slot_encoder.queries.mu": "slot_attn.slot_mu",
+        "slot_encoder.queries.log_sigma": "slot_attn.slot_log_sigma",
+    }
+
+
+def _of_mixture(model: MixtureModel) -> dict[str, str]:
+    names = _of_image_encoder(model.encoder, "encoder")
+    layers = [index for index, layer in enumerate(model.decoder) if isinstance(layer, nn.ConvTranspose2d)]
+    for number, index in enumerate(layers[:-1]):
+        names[f"decoder.{index}"] = f"decoder.conv.{number}.0.conv.0"
+    names[f"decoder.{layers[-1]}"] = f"decoder.conv.{len(layers) - 2}.1"  # the 3x3 stands inside the last block
+    return {**names, "decoder_position.project": "decoder.pos_emb.dense"}
+
+
+def _of_transformer(model: TransformerModel) -> dict[str, str]:
+    if model.encoder is None:
+        raise InputError("the authors' code has no SLATE, so no published names fit it; choose a *_transformer recipe.")
+    names = _of_image_encoder(model.encoder, "backbone")
+    for part in ("encoder", "decoder"):
+        for index, layer in enumerate(getattr(model.dvae, part)):
+            if isinstance(layer, nn.Conv2d):
+                names[f"dvae.{part}.{index}"] = f"dvae.{part}.{index}"
+            else:
+                names[f"dvae.{part}.{index}.convolution"] = f"dvae.{part}.{index}.m"
+                names[f"dvae.{part}.{index}.norm"] = f"dvae.{part}.{index}"
+    names |= {
+        "token_decoder.positions": "positional_encoder.pe",
+        "token_decoder.dictionary": "dictionary.dictionary",
+        "token_decoder.project_slots": "slot_proj",
+        "token_decoder.transformer.norm": "tf_dec.layer_norm",
+        "token_decoder.head": "out",
+    }
+    projections = {"to_queries": "proj_q", "to_keys": "proj_k", "to_values": "proj_v", "project": "proj_o"}
+    for number in range(len(model.token_decoder.transformer.blocks)):
+        ours, published = f"token_decoder.transformer.blocks.{number}", f"tf_dec.blocks.{number}"
+        for norm, other in (("self", "self_attn"), ("cross", "encoder_decoder_attn"), ("feed_forward", "ffn")):
+            names[f"{ours}.norm_{norm}"] = f"{published}.{other}_layer_norm"
+        for attention, other in (("self_attention", "self_attn"), ("cross_attention", "encoder_decoder_attn")):
+            for projection, its in projections.items():
+                names[f"{ours}.{attention}.{projection}"] = f"{published}.{other}.{its}"
+        names[f"{ours}.feed_forward"] = f"{published}.ffn"
+    return names
+
+
+def _of_image_encoder(encoder: nn.Module, published: str) -> dict[str, str]:
+    layers = [index for index, layer in enumerate(encoder.children()) if isinstance(layer, nn.Conv2d)]
+    return {f"encoder.{index}": f"{published}.conv.{number}.0" for number, index in enumerate(layers)}
+
+
+def load_published(model: Model, state_dict: Mapping[str, Tensor]) -> None:
     """Load weights that carry the published names into `model`, in place; the model keeps its dtype and device.
 
     Args:

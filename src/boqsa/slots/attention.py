@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 EpsilonForm = Literal["sum", "entry"]
 InitialWeights = Literal["published", "torch"]
+KeysAndValues = Literal["projected", "folded"]
 
 
 class KeysValues(NamedTuple):
@@ -27,6 +28,12 @@ class KeysValues(NamedTuple):
 
     keys: Float[Tensor, "B N D"]
     values: Float[Tensor, "B N D"]
+
+
+class FoldedTokens(NamedTuple):
+    """The same where keys and values are never made: the normalised tokens, which stand for both."""
+
+    tokens: Float[Tensor, "B N C"]
 
 
 class SlotAttention(nn.Module):
@@ -40,6 +47,9 @@ class SlotAttention(nn.Module):
         epsilon_form: "sum": A / (sum of A + epsilon). "entry": (A + epsilon) / sum of (A + epsilon).
         drop_path: Probability, in [0, 1), that a sample skips the residual MLP in training.
         initial_weights: "published" (Xavier, Kaiming, orthogonal, zero biases; spec 1.4) or "torch" (PyTorch's own).
+        keys_and_values: "projected": tokens are mapped to keys and values, once. "folded": both maps are linear, so
+            the slots' side can carry them: q (x W_k)' = (q W_k') x' and A (x W_v) = (A x) W_v. Equal up to rounding,
+            with K instead of N vectors to map and no N x D keys and values in memory; at 16,384 tokens this decides.
 
     Raises:
         ValueError: if an argument is outside its range; the message names it.
@@ -55,6 +65,7 @@ class SlotAttention(nn.Module):
         epsilon_form: EpsilonForm = "sum",
         drop_path: float = 0.2,
         initial_weights: InitialWeights = "published",
+        keys_and_values: KeysAndValues = "projected",
     ) -> None:
         super().__init__()
         _require(slot_size >= 1 and mlp_size >= 1, f"slot_size {slot_size} and mlp_size {mlp_size} must be positive.")
@@ -65,11 +76,16 @@ class SlotAttention(nn.Module):
             initial_weights in get_args(InitialWeights),
             f"initial_weights is {initial_weights!r}; pass 'published' or 'torch'.",
         )
+        _require(
+            keys_and_values in get_args(KeysAndValues),
+            f"keys_and_values is {keys_and_values!r}; pass 'projected' or 'folded'.",
+        )
         self.slot_size = slot_size
         self.token_size = slot_size if token_size is None else token_size
         self.epsilon = epsilon
         self.epsilon_form = epsilon_form
         self.drop_path = drop_path
+        self.keys_and_values = keys_and_values
 
         self.norm_tokens = nn.LayerNorm(self.token_size)
         self.norm_slots = nn.LayerNorm(slot_size)
@@ -92,8 +108,8 @@ class SlotAttention(nn.Module):
         """One step on raw tokens. To run several on the same tokens, `prepare` once and call `step`."""
         return self.step(self.prepare(tokens), slots, drop_path)
 
-    def prepare(self, tokens: Float[Tensor, "B N C"]) -> KeysValues:
-        """Normalise the tokens and project them to keys and values.
+    def prepare(self, tokens: Float[Tensor, "B N C"]) -> KeysValues | FoldedTokens:
+        """Normalise the tokens and, unless folded, project them to keys and values.
 
         Raises:
             ValueError: if `tokens` is not (batch, tokens, token_size).
@@ -104,10 +120,15 @@ class SlotAttention(nn.Module):
         )
         with torch.autocast(tokens.device.type, enabled=False):
             tokens = self.norm_tokens(tokens.to(self.to_keys.weight.dtype))
+            if self.keys_and_values == "folded":
+                return FoldedTokens(tokens)
             return KeysValues(self.to_keys(tokens), self.to_values(tokens))
 
     def step(
-        self, prepared: KeysValues, slots: Float[Tensor, "B K D"], drop_path: Float[Tensor, "B"] | None = None
+        self,
+        prepared: KeysValues | FoldedTokens,
+        slots: Float[Tensor, "B K D"],
+        drop_path: Float[Tensor, "B"] | None = None,
     ) -> tuple[Float[Tensor, "B K D"], Float[Tensor, "B K N"]]:
         """Let slots compete for the tokens once.
 
@@ -131,9 +152,16 @@ class SlotAttention(nn.Module):
         with torch.autocast(slots.device.type, enabled=False):
             slots = slots.to(self.to_keys.weight.dtype)
             queries = self.to_queries(self.norm_slots(slots))
-            logits = queries @ prepared.keys.mT / math.sqrt(self.slot_size)  # (B, K, N)
+            if isinstance(prepared, FoldedTokens):
+                keys = values = prepared.tokens
+                queries = queries @ self.to_keys.weight  # (B, K, C)
+            else:
+                keys, values = prepared
+            logits = queries @ keys.mT / math.sqrt(self.slot_size)  # (B, K, N)
             attention = logits.softmax(dim=1)
-            updates = self._weights(attention) @ prepared.values  # (B, K, D)
+            updates = self._weights(attention) @ values  # (B, K, D), or (B, K, C) of folded tokens
+            if isinstance(prepared, FoldedTokens):
+                updates = self.to_values(updates)  # (B, K, D)
 
             # The hidden state is the slot before its LayerNorm; nn.GRUCell wants (samples, size).
             hidden = self.gru(updates.flatten(0, 1), slots.flatten(0, 1)).view_as(slots)
