@@ -15,11 +15,10 @@ from torch import Tensor
 from boqsa.errors import InputError, RecipeError, RunError
 from boqsa.inference.run import CONFIG, MODEL, RECIPE, checkpoint_folder, load_weights, read_recipe
 from boqsa.models import MixtureModel, TransformerModel
+from boqsa.models.published import Model
 from boqsa.recipes import Recipe
 
-Model = MixtureModel | TransformerModel
-
-_KINDS: dict[str, type[MixtureModel] | type[TransformerModel]] = {
+_KINDS: dict[str, type[Model]] = {
     "mixture": MixtureModel,
     "transformer": TransformerModel,
 }
@@ -87,7 +86,7 @@ def _load_saved(folder: Path) -> Model:
     return _with_weights(model, weights, folder)
 
 
-def _kind_of(config: Any) -> type[MixtureModel] | type[TransformerModel]:
+def _kind_of(config: Any) -> type[Model]:
     """The model whose constructor takes all of these arguments; a saved configuration does not name it.
 
     Raises:

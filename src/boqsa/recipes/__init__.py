@@ -93,12 +93,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "shapestacks_mixture": shapestacks_mixture,
     "clevrtex_mixture": clevrtex_mixture,
     "ptr_mixture": ptr_mixture,
-    "birds_mixture": birds_mixture,
-    "dogs_mixture": dogs_mixture,
-    "cars_mixture": cars_mixture,
-    "flowers_mixture": flowers_mixture,
-    "objectsroom_slot_attention": objectsroom_slot_attention,
-    "shapestacks_slot_attention": shapestacks_slot_attention,
     "photographs_transformer": photographs_transformer,
     "birds_transformer": birds_transformer,
     "dogs_transformer": dogs_transformer,
@@ -109,6 +103,12 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "coco_transformer": coco_transformer,
     "objectsroom_transformer": objectsroom_transformer,
     "shapestacks_transformer": shapestacks_transformer,
+    "birds_mixture": birds_mixture,
+    "dogs_mixture": dogs_mixture,
+    "cars_mixture": cars_mixture,
+    "flowers_mixture": flowers_mixture,
+    "objectsroom_slot_attention": objectsroom_slot_attention,
+    "shapestacks_slot_attention": shapestacks_slot_attention,
     "shapestacks_slate": shapestacks_slate,
     "objectsroom_slate": objectsroom_slate,
     "birds_slate": birds_slate,
@@ -134,6 +134,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "flowers_slate_small": flowers_slate_small,
     "shapestacks_slate_boqsa_small": shapestacks_slate_boqsa_small,
 }
+"""In the order of `boqsa recipes`. `boqsa data prepare` names the first of those that fit best, so a photograph's
+transformer stands before its mixture."""
 
 
 def get_recipe(name: str) -> Recipe:

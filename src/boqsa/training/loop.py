@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from boqsa.atomic import one_process, recover_folder, write_text
 from boqsa.data import PackedDataset
 from boqsa.errors import RecipeError, RunError
-from boqsa.inference.load import Model, build_model, model_config
+from boqsa.inference.load import build_model, model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE, checkpoint_folder, load_weights, read_recipe
 from boqsa.models import Noise, TransformerModel
+from boqsa.models.published import Model
 from boqsa.recipes import Recipe, TrainRecipe
 from boqsa.training.checkpoint import save_checkpoint
 from boqsa.training.data import StepImages
