@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boqsa.training.draws import batch_indices, draw_gumbel, draw_noise, seed_of
+from boqsa.training import draws
+from boqsa.training.draws import batch_indices, draw_gumbel, draw_noise, dropout_seed
 
 SHAPES = {"queries": (3, 4), "drop_path": (2,)}
 
@@ -75,10 +76,18 @@ def test_draws_are_pinned() -> None:
     np.testing.assert_allclose(drawn.drop_path[0], [0.0773555, 0.2643197], rtol=1e-5)
 
 
+@pytest.fixture(params=["philox", "generator"])
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an accelerator's generator draws is tried with torch's own on the CPU."""
+    if request.param == "generator":
+        monkeypatch.setattr(draws, "_fill_by_philox", draws._fill_by_generator)
+
+
 def gumbel(positions: list[int], *, seed: int = 0, step: int = 0, shape: tuple[int, ...] = (5, 4, 4)):
     return draw_gumbel(shape, seed=seed, step=step, positions=positions)
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_gumbel_noise_of_a_sample_does_not_depend_on_its_neighbours() -> None:
     whole = gumbel([0, 1, 2, 3])
     pieces = [gumbel([0]), gumbel([1, 2]), gumbel([3])]
@@ -86,12 +95,14 @@ def test_gumbel_noise_of_a_sample_does_not_depend_on_its_neighbours() -> None:
         assert torch.equal(whole[index], torch.cat([piece[index] for piece in pieces]))
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("other", [{"seed": 1}, {"step": 1}, {"positions": [1]}])
 def test_gumbel_noise_differs_by_seed_step_and_sample(other: dict) -> None:
     one, two = gumbel([0]), gumbel(**{"positions": [0], **other})
     assert all(not torch.equal(first, second) for first, second in zip(one, two, strict=True))
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_gumbel_noise_has_the_distribution_it_says() -> None:
     soft, hard = gumbel([0, 1], shape=(1024, 16, 16))
     for drawn in (soft, hard):
@@ -104,6 +115,7 @@ def test_gumbel_noise_has_the_distribution_it_says() -> None:
     assert abs(correlation) < 0.01
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_gumbel_arg_max_samples_the_categorical() -> None:
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
     soft, hard = gumbel([0], shape=(4, 200, 200))
@@ -118,9 +130,16 @@ def test_gumbel_noise_is_pinned() -> None:
     np.testing.assert_allclose(hard.flatten(), [0.419623, 1.6884673, 1.1117237, -0.2856207], rtol=1e-5)
 
 
-def test_seeds_of_torch_generators_differ_and_fit() -> None:
-    seeds = {seed_of(seed, step, position) for seed in range(5) for step in range(20) for position in range(20)}
+def test_seeds_of_dropout_differ_and_fit() -> None:
+    seeds = {dropout_seed(seed, step, first) for seed in range(5) for step in range(20) for first in range(20)}
     assert len(seeds) == 2000
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert seed_of(1, 23, 4) != seed_of(12, 3, 4)
-    assert seed_of(42, 7, 3) == 8012098871204487521
+    assert dropout_seed(1, 23, 4) != dropout_seed(12, 3, 4)
+    assert dropout_seed(42, 7, 3) == 636843223617982100
+
+
+def test_dropout_and_gumbel_noise_do_not_share_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draws, "_fill_by_philox", draws._fill_by_generator)
+    soft, _ = draw_gumbel((2, 3, 3), seed=1, step=2, positions=[0])
+    same = torch.empty(2, 2, 3, 3).exponential_(generator=torch.Generator().manual_seed(dropout_seed(1, 2, 0)))
+    assert not torch.allclose(soft[0], -same[0].log())

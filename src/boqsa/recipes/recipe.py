@@ -199,7 +199,7 @@ class TrainRecipe:
     batch_size: int = 128
     """Images in one optimiser step, over all processes and accumulation together."""
     accumulate: int = 1
-    """Number of pieces that a batch is computed in, to save memory; changes nothing else."""
+    """Number of pieces that a batch is computed in, to save memory; changes nothing else but the draws of dropout."""
     learning_rate: float = 4e-4
     """Adam's, at the end of the warm-up; of all but the dVAE."""
     warmup_steps: int = 5_000

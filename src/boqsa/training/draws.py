@@ -13,8 +13,8 @@ from torch import Tensor
 
 from boqsa.models import Noise
 
-_ORDER, _NOISE, _GUMBEL = 1, 2, 3
-"""Separate streams, so that the order of samples and the noise never share random numbers."""
+_ORDER, _NOISE, _GUMBEL, _DROPOUT = 1, 2, 3, 4
+"""Separate streams, so that the order of samples and the noises never share random numbers."""
 
 
 def batch_indices(seed: int, step: int, batch_size: int, count: int) -> Int[np.ndarray, "batch"]:
@@ -101,21 +101,33 @@ def draw_gumbel(
     Returns:
         float32, on the device: -log(E + tiny) with E exponential of mean 1.
     """
-    device = torch.device(device)
+    fill = _fill_by_philox if torch.device(device).type == "cpu" else _fill_by_generator
     drawn = torch.empty((len(positions), 2, *shape), dtype=torch.float32, device=device)  # (B, 2, V, h, w)
     for sample, position in zip(drawn, positions, strict=True):
-        if device.type == "cpu":
-            philox = np.random.Philox(key=[seed, _GUMBEL], counter=[0, 0, position, step])
-            np.random.Generator(philox).standard_exponential(dtype=np.float32, out=sample.numpy())
-        else:
-            generator = torch.Generator(device).manual_seed(seed_of(seed, step, position))
-            sample.exponential_(generator=generator)
+        fill(sample, seed, step, position)
     gumbel = drawn.add_(torch.finfo(torch.float32).tiny).log_().neg_()  # tiny: E can be 0
     soft, hard = gumbel.unbind(dim=1)
     return soft, hard
 
 
-def seed_of(seed: int, step: int, position: int) -> int:
-    """A seed for one of torch's generators, 0 to 2^63 - 1, from the run's seed, the step and a place in the batch."""
-    digest = hashlib.blake2b(f"{seed} {step} {position}".encode(), digest_size=8).digest()
+def _fill_by_philox(sample: Tensor, seed: int, step: int, position: int) -> None:
+    """Exponential numbers of mean 1, into a tensor on the CPU."""
+    philox = np.random.Philox(key=[seed, _GUMBEL], counter=[0, 0, position, step])
+    np.random.Generator(philox).standard_exponential(dtype=np.float32, out=sample.numpy())
+
+
+def _fill_by_generator(sample: Tensor, seed: int, step: int, position: int) -> None:
+    """The same into a tensor on any device, drawn there."""
+    generator = torch.Generator(sample.device).manual_seed(_seed_of(_GUMBEL, seed, step, position))
+    sample.exponential_(generator=generator)
+
+
+def dropout_seed(seed: int, step: int, first: int) -> int:
+    """What torch's own stream is seeded with before a forward pass, from the place of its first sample in the batch."""
+    return _seed_of(_DROPOUT, seed, step, first)
+
+
+def _seed_of(stream: int, seed: int, step: int, position: int) -> int:
+    """A seed for a generator of torch, 0 to 2^63 - 1."""
+    digest = hashlib.blake2b(f"{stream} {seed} {step} {position}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

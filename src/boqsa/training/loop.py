@@ -33,7 +33,7 @@ from boqsa.recipes import Recipe, TrainRecipe
 from boqsa.training.checkpoint import save_checkpoint
 from boqsa.training.data import StepImages
 from boqsa.training.diagnostics import verdict
-from boqsa.training.draws import batch_indices, draw_gumbel, draw_noise, seed_of
+from boqsa.training.draws import batch_indices, draw_gumbel, draw_noise, dropout_seed
 from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.interval import Interval
 from boqsa.training.log import Log
@@ -245,7 +245,7 @@ class _Training:
                 image = image.contiguous(memory_format=torch.channels_last)
             noise = self.noise(step, range(first, first + piece))
             if isinstance(self.plain_model, TransformerModel):
-                torch.manual_seed(seed_of(recipe.seed, step, first))
+                torch.manual_seed(dropout_seed(recipe.seed, step, first))
             output = self.model(image, noise=noise, **options)
             loss = output.loss / settings.accumulate
             self.fabric.backward(loss)
