@@ -206,13 +206,14 @@ def test_after_sigterm_the_same_command_goes_on(images: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
-@pytest.mark.parametrize("name", ["folder", "objectsroom", "birds"])
+@pytest.mark.parametrize("name", ["folder", "objectsroom", "birds", "ycb"])
 def test_the_next_command_is_one_that_parses(packed: Path, name: str, size: int) -> None:
     import shlex
     from dataclasses import replace
 
     import tyro
 
+    from boqsa.commands.arguments import parse
     from boqsa.commands.train import Train
 
     task = CATALOG[name].task
@@ -221,14 +222,23 @@ def test_the_next_command_is_one_that_parses(packed: Path, name: str, size: int)
     arguments = shlex.split(text.removeprefix("Next: `").removesuffix("`."))
     assert arguments[:2] == ["boqsa", "train"]
     default = Train(out=tyro.MISSING, recipe=RECIPES[arguments[2]]())
-    recipe = tyro.cli(Train, args=arguments[3:], default=default).recipe
+    recipe = parse(Train, arguments[3:], command="train", default=default).recipe
     assert (recipe.data.name, recipe.data.root, recipe.data.image_size) == (name, str(packed), size)
-    assert recipe.evaluate.task == task.replace("-", "_")
+    is_instances = name == "ycb" and size > 32  # its own recipe scores whole objects
+    assert recipe.evaluate.task == ("instances" if is_instances else task.replace("-", "_"))
+
+
+@pytest.mark.parametrize(("name", "recipe"), [("birds", "birds_transformer"), ("folder", "photographs_transformer")])
+def test_photographs_are_sent_to_the_transformer(packed: Path, name: str, recipe: str) -> None:
+    from dataclasses import replace
+
+    manifest = replace(Manifest.load(packed), name=name, task="foreground", image_size=(128, 128))
+    assert command.next_command(manifest, packed).startswith(f"Next: `boqsa train {recipe} --data.root ")
 
 
 def test_the_next_command_where_no_recipe_fits(packed: Path) -> None:
     text = command.next_command(Manifest.load(packed), packed)
-    assert text.startswith("No recipe is for 16x16 images: prepare with --size 32 or 64 or 128")
+    assert text.startswith("No recipe is for 16x16 images: prepare with --size 32 or 64 or 96 or 128")
 
 
 # --- check and show ---

@@ -129,6 +129,9 @@ USAGE_ERRORS = [
     (["train", "demo", "--out", "{}", "--train.steps", "abc"], ["--train.steps", "'abc'"]),
     (["train", "demo", "--out", "{}", "--train.steps", "1.5"], ["--train.steps", "'1.5'"]),
     (["train", "demo", "--out", "{}", "--model.gradient", "foo"], ["'foo'", "--model.gradient", "'bilevel'"]),
+    (["train", "demo", "--out", "{}", "--model.vocab-size", "5"], ["--model.vocab-size"]),
+    (["train", "dogs_slate", "--out", "{}", "--model.decoder-grid", "5"], ["--model.decoder-grid"]),
+    (["train", "dogs_slate", "--out", "{}", "--model.kind", "mixture"], ["--model.kind", "'transformer'"]),
     (["train", "demo"], ["--out", "train demo --help"]),
     (["train", "demo", "--out"], ["'--out'"]),
     (["recipes", "demo", "more"], ["more"]),
@@ -167,6 +170,14 @@ def test_usage_errors_name_what_is_wrong(
             "train.learning_rate is nan; it must be above 0.",
         ),
         (["train", "demo", "--seed", "-1"], "seed is -1; it must be at least 0."),
+        (
+            ["train", "dogs_transformer", "--train.dvae.tau-end", "0"],
+            "train.dvae.tau_end is 0.0; it must be above 0.",
+        ),
+        (
+            ["train", "dogs_transformer", "--model.dvae-kernel", "2"],
+            "model.dvae_kernel is 2; it must be odd, as 1 or 3.",
+        ),
     ],
 )
 def test_wrong_values_of_a_recipe_are_one_line(
@@ -181,13 +192,17 @@ def test_wrong_values_of_a_recipe_are_one_line(
     assert not any(folder.iterdir())
 
 
-def test_the_help_of_train_lists_every_field(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["demo", "birds_transformer"])
+def test_the_help_of_train_lists_every_field(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["train", "demo", "--help"])
+        main(["train", name, "--help"])
     out = capsys.readouterr().out
-    values = json.loads(get_recipe("demo").to_json())
-    for section in ("data", "model", "train", "evaluate"):
+    values = json.loads(get_recipe(name).to_json())
+    values["train.dvae"] = values["train"].pop("dvae")
+    for section in ("data", "model", "train", "train.dvae", "evaluate"):
         for field in values[section]:
             assert re.search(rf"--{section}\.{field.replace('_', '-')}[ ,]", out), field
+    others = ("--model.vocab-size", "--model.decoder-channels")
+    assert [option in out for option in others] == [name == "birds_transformer", name == "demo"]
     assert "--seed INT" in out
     assert "--out PATH" in out

@@ -12,7 +12,7 @@ from PIL import Image
 from boqsa.atomic import write_text
 from boqsa.inference.load import build_model, model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE, write_checkpoint
-from boqsa.recipes import DataRecipe, MixtureRecipe, Recipe
+from boqsa.recipes import DataRecipe, MixtureRecipe, Recipe, TransformerRecipe
 
 MODEL = MixtureRecipe(
     num_slots=4,
@@ -40,6 +40,29 @@ def model(recipe):
             for parameter in built.decoder.parameters():
                 parameter.mul_(4)
     return built
+
+
+@pytest.fixture(scope="session")
+def transformer_recipe() -> Recipe:
+    model = TransformerRecipe(
+        num_slots=3,
+        slot_size=8,
+        mlp_size=8,
+        vocab_size=10,
+        width=8,
+        blocks=2,
+        heads=2,
+        encoder_channels=(4, 4),
+        encoder_strides=(1, 1),
+    )
+    return Recipe(name="tiny_transformer", data=DataRecipe(name="scenes", image_size=16), model=model)
+
+
+@pytest.fixture(scope="session")
+def transformer(transformer_recipe):
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        return build_model(transformer_recipe).eval()
 
 
 @pytest.fixture(scope="session")

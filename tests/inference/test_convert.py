@@ -21,6 +21,7 @@ from boqsa.errors import InputError, RunError
 from boqsa.inference.convert import convert, read_published
 from boqsa.inference.load import build_model
 from boqsa.inference.run import read_manifest, read_recipe
+from boqsa.models import MixtureModel
 from boqsa.models.published import published_names
 
 MARK = "was-executed"
@@ -48,10 +49,14 @@ class Hostile:
 
 
 def published_weights(model):
-    """The weights of a model as a released checkpoint names them."""
+    """The weights of a model as a released checkpoint names them, and the buffers beside them."""
     weights = {f"model.{name}": model.state_dict()[ours] for ours, name in published_names(model).items()}
     weights["model.slot_attn.pos_emb.grid"] = torch.zeros(1, 16, 16, 4)
-    weights["model.decoder.pos_emb.grid"] = torch.zeros(1, 8, 8, 4)
+    if isinstance(model, MixtureModel):
+        weights["model.decoder.pos_emb.grid"] = torch.zeros(1, 8, 8, 4)
+    else:
+        for block in range(2):
+            weights[f"model.tf_dec.blocks.{block}.self_attn_mask"] = torch.ones(16, 16, dtype=torch.bool)
     return weights
 
 
@@ -220,3 +225,25 @@ def test_sampled_queries_are_converted(tmp_path, official, recipe, queries):
     convert(official, sampled, tmp_path / "converted")
     weights = boqsa.load(tmp_path / "converted").state_dict()
     assert all(torch.equal(weights[name], value) for name, value in original.state_dict().items())
+
+
+def test_a_transformer_is_converted(tmp_path, official, transformer, transformer_recipe):
+    torch.save(lightning(transformer), official)
+    convert(official, transformer_recipe, tmp_path / "converted")
+    assert read_recipe(tmp_path / "converted") == transformer_recipe
+    converted = boqsa.load(tmp_path / "converted")
+    image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours, theirs = converted(image), transformer(image)
+    for name in ("masks", "reconstruction", "tokens", "logits"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+
+
+def test_weights_of_the_other_kind_are_refused(tmp_path, official, transformer, recipe, transformer_recipe):
+    torch.save(lightning(transformer), official)
+    with pytest.raises(InputError, match=r"missing decoder\.conv.*left over dvae\.encoder"):
+        convert(official, recipe, tmp_path / "converted")
+    slate = replace(transformer_recipe, model=replace(transformer_recipe.model, features="tokens"))
+    with pytest.raises(InputError, match="no SLATE"):
+        convert(official, slate, tmp_path / "converted")
+    assert not (tmp_path / "converted").exists()

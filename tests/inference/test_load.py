@@ -1,7 +1,9 @@
 """`boqsa.load`: from a run, a saved model or the hub to the same model, and one line where there is none."""
 
 import importlib
+import inspect
 import time
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ import boqsa
 from boqsa.errors import InputError, RecipeError, RunError
 from boqsa.inference.load import build_model, model_config
 from boqsa.inference.run import CHECKPOINTS, MODEL, RECIPE, checkpoint_folder, write_checkpoint
+from boqsa.models import MixtureModel, TransformerModel
 from boqsa.recipes import RECIPES, DataRecipe, MixtureRecipe, Recipe
 
 load_module = importlib.import_module("boqsa.inference.load")  # the package's own name is the function
@@ -91,6 +94,33 @@ def test_a_saved_model_comes_back_in_its_dtype(tmp_path, model):
         assert same_weights(loaded, saved)
 
 
+def test_a_saved_transformer_comes_back(tmp_path, transformer, transformer_recipe):
+    transformer.save_pretrained(tmp_path / "saved")
+    loaded = boqsa.load(tmp_path / "saved")
+    assert type(loaded) is TransformerModel
+    assert same_weights(loaded, transformer)
+    folder = tmp_path / "run" / CHECKPOINTS / "last"
+    config = model_config(transformer_recipe)
+    write_checkpoint(folder, transformer, config=config, step=1, recipe_hash=transformer_recipe.hash)
+    assert same_weights(boqsa.load(folder), transformer)
+    (tmp_path / "run" / RECIPE).write_text(transformer_recipe.to_json(), encoding="utf-8")
+    assert same_weights(boqsa.load(tmp_path / "run"), transformer)
+
+
+def test_a_recipe_holds_every_argument_of_its_model(recipe, transformer_recipe):
+    for given, kind in ((recipe, MixtureModel), (transformer_recipe, TransformerModel)):
+        assert set(model_config(given)) == set(inspect.signature(kind).parameters)
+        assert type(build_model(given)) is kind
+
+
+@pytest.mark.parametrize("kind", ["recipe", "transformer_recipe"])
+def test_the_defaults_of_a_recipe_are_those_of_its_model(kind, request):
+    recipe = request.getfixturevalue(kind)
+    parameters = inspect.signature(type(build_model(recipe))).parameters
+    for name, value in asdict(type(recipe.model)()).items():
+        assert name == "kind" or parameters[name].default == value, name
+
+
 def build_model_like(model):
     return type(model)(**model._hub_mixin_config)
 
@@ -109,7 +139,8 @@ def test_folders_that_are_no_model_are_refused(tmp_path, run):
     with pytest.raises(InputError, match="is a file"):
         boqsa.load(run / RECIPE)
     folder = checkpoint_folder(run)
-    for config in ("{", "[1]", "{}", '{"image_size": "a"}', '{"colour": 1}', '{"image_size": 33}'):
+    configs = ("{", "[1]", "{}", '{"image_size": "a"}', '{"colour": 1}', '{"image_size": 33}')
+    for config in (*configs, '{"vocab_size": 8, "decoder_grid": 8}', '{"vocab_size": 8, "image_size": 33}'):
         (folder / "config.json").write_text(config, encoding="utf-8")
         with pytest.raises(RunError, match=r"last"):
             boqsa.load(folder)

@@ -2,13 +2,23 @@
 
 import json
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
 from boqsa.errors import RecipeError
-from boqsa.recipes import RECIPES, DataRecipe, EvaluateRecipe, MixtureRecipe, Recipe, TrainRecipe
+from boqsa.recipes import (
+    RECIPES,
+    DataRecipe,
+    DVAETrainRecipe,
+    EvaluateRecipe,
+    MixtureRecipe,
+    Recipe,
+    TrainRecipe,
+    TransformerRecipe,
+)
 from boqsa.recipes.cpu import demo
 from boqsa.recipes.recipe import differences
 
@@ -16,27 +26,78 @@ SECTIONS: dict[str, type[Any]] = {
     "data": DataRecipe,
     "model": MixtureRecipe,
     "train": TrainRecipe,
+    "train.dvae": DVAETrainRecipe,
     "evaluate": EvaluateRecipe,
 }
+TRANSFORMER_SECTIONS = {"model": TransformerRecipe}
 NOT_HASHED = {"data.root", "train.device", "train.threads"}
+FIXED = {"model.kind"}  # has one value
+
+# What the first version wrote into runs; whoever changes one of these ends all unfinished runs of that recipe.
+FIRST_HASHES = {
+    "demo": "36c7eed609b0",
+    "objectsroom_mixture_small": "2fb7aa485859",
+    "shapestacks_mixture_small": "9582f01b965a",
+    "objectsroom_mixture": "292850673e00",
+    "shapestacks_mixture": "c9f10fe29682",
+    "clevrtex_mixture": "c5e27f3794ce",
+    "ptr_mixture": "88eb53c88293",
+    "birds_mixture": "3879695387f1",
+    "dogs_mixture": "62fec58973e0",
+    "cars_mixture": "892670ae6076",
+    "flowers_mixture": "a83e0aa0f633",
+    "objectsroom_slot_attention": "754fb1ce8a66",
+    "shapestacks_slot_attention": "083bbc7e1683",
+}
 
 
-ALL_FIELDS = ["name", "seed"] + [
-    f"{section}.{entry.name}" for section, kind in SECTIONS.items() for entry in fields(kind)
-]
-"""`seed`, `data.root`, ...: every leaf of a recipe."""
+def leaves(sections: dict[str, type[Any]]) -> list[str]:
+    """Names as `data.root` of the fields that hold a value, not a section."""
+    return [
+        f"{section}.{entry.name}"
+        for section, kind in sections.items()
+        for entry in fields(kind)
+        if f"{section}.{entry.name}" not in sections
+    ]
+
+
+ALL_FIELDS = ["name", "seed", *leaves(SECTIONS)]
+"""`seed`, `data.root`, ...: every leaf of a recipe of a mixture."""
+
+
+def tiny_transformer() -> Recipe:
+    return replace(demo(), name="tiny", model=TransformerRecipe(num_slots=5))
+
+
+CASES = [pytest.param(demo, name, id=name) for name in ALL_FIELDS]
+CASES += [pytest.param(tiny_transformer, name, id=f"transformer {name}") for name in leaves(TRANSFORMER_SECTIONS)]
+
+
+def section_of(values: Any, name: str) -> Any:
+    """The part of a recipe, or of its JSON values, that holds a field."""
+    for owner in name.split(".")[:-1]:
+        values = values[owner] if isinstance(values, dict) else getattr(values, owner)
+    return values
+
+
+def with_field(part: Any, path: list[str], value: Any) -> Any:
+    """A dataclass with one field, which may lie deeper, replaced."""
+    first, *rest = path
+    return replace(part, **{first: with_field(getattr(part, first), rest, value) if rest else value})
 
 
 def changed(recipe: Recipe, name: str) -> Recipe:
     """The recipe with another, valid, value of one field."""
     if name in ("evaluate.task", "evaluate.select_by"):  # they go together
         return replace(recipe, evaluate=EvaluateRecipe(task="foreground", select_by="iou", validation_limit=256))
-    owner, _, field = name.rpartition(".")
-    part = getattr(recipe, owner) if owner else recipe
+    part = section_of(recipe, name)
+    field = name.rpartition(".")[2]
     value = getattr(part, field)
     kind = get_type_hints(type(part))[field]
-    if get_origin(kind) is not None and isinstance(value, str):  # a choice
-        other: Any = next(choice for choice in get_args(kind) if choice != value)
+    if name == "model.dvae_kernel":
+        other: Any = 5
+    elif get_origin(kind) is not None and isinstance(value, str):  # a choice
+        other = next(choice for choice in get_args(kind) if choice != value)
     elif isinstance(value, bool):
         other = not value
     elif isinstance(value, tuple):
@@ -47,8 +108,7 @@ def changed(recipe: Recipe, name: str) -> Recipe:
         other = value * 2 or 7
     else:
         other = f"{value}x"
-    part = replace(part, **{field: other})
-    return replace(recipe, **{owner: part}) if owner else part
+    return with_field(recipe, name.split("."), other)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -60,9 +120,9 @@ def test_json_round_trip(name: str) -> None:
     assert re.fullmatch("[0-9a-f]{12}", recipe.hash)
 
 
-@pytest.mark.parametrize("name", ALL_FIELDS)
-def test_hash_and_differences_see_every_field(name: str) -> None:
-    recipe = demo()
+@pytest.mark.parametrize(("make", "name"), [case for case in CASES if case.values[1] not in FIXED])
+def test_hash_and_differences_see_every_field(make: Callable[[], Recipe], name: str) -> None:
+    recipe = make()
     other = changed(recipe, name)
     assert other != recipe
     assert Recipe.from_json(other.to_json()) == other
@@ -70,11 +130,52 @@ def test_hash_and_differences_see_every_field(name: str) -> None:
     assert any(line.startswith(f"{name}: ") for line in differences(recipe, other))
 
 
-def test_the_loop_over_fields_missed_none() -> None:
+@pytest.mark.parametrize("recipe", [demo(), tiny_transformer()], ids=["mixture", "transformer"])
+def test_the_loop_over_fields_missed_none(recipe: Recipe) -> None:
+    def walk(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{name}.")
+            else:
+                yield prefix + name
+
+    expected = ["name", "seed", *leaves({**SECTIONS, "model": type(recipe.model)})]
+    assert sorted(walk(json.loads(recipe.to_json()))) == sorted(expected)
+
+
+def test_old_recipes_keep_their_hash() -> None:
+    assert {name: RECIPES[name]().hash for name in FIRST_HASHES} == FIRST_HASHES
+    recipe = demo()
+    short = replace(recipe, seed=5, train=replace(recipe.train, steps=7, half_life_steps=3))
+    assert short.hash == "5dd400237d54"
+
+
+def test_a_recipe_of_the_first_version_is_read_as_it_was_meant() -> None:
+    """Without `model.kind` and what else was added since."""
     values = json.loads(demo().to_json())
-    leaves = {name for name, value in values.items() if not isinstance(value, dict)}
-    leaves |= {f"{section}.{name}" for section in SECTIONS for name in values[section]}
-    assert leaves == set(ALL_FIELDS)
+    del values["model"]["kind"], values["train"]["dvae"], values["train"]["patience"], values["train"]["clip_norm_type"]
+    assert Recipe.from_json(json.dumps(values)) == demo()
+
+
+def test_the_kind_chooses_the_fields() -> None:
+    recipe = tiny_transformer()
+    values = json.loads(recipe.to_json())
+    assert values["model"]["kind"] == "transformer"
+    assert isinstance(Recipe.from_json(recipe.to_json()).model, TransformerRecipe)
+    del values["model"]["kind"]
+    with pytest.raises(RecipeError, match=r"recipe\.model has unknown fields .*vocab_size"):
+        Recipe.from_json(json.dumps(values))
+    values["model"]["kind"] = "slate"
+    with pytest.raises(RecipeError, match=r"recipe\.model\.kind is 'slate'; expected one of 'mixture', 'transformer'"):
+        Recipe.from_json(json.dumps(values))
+
+
+def test_differences_between_kinds_name_what_is_absent() -> None:
+    lines = differences(demo(), tiny_transformer())
+    assert "model.vocab_size: absent -> 1024" in lines
+    assert "model.decoder_grid: 8 -> absent" in lines
+    assert "model.kind: mixture -> transformer" in lines
+    assert not any(line.startswith("model.num_slots") for line in lines)
 
 
 def test_differences_read_well() -> None:
@@ -87,7 +188,7 @@ def test_differences_read_well() -> None:
 @pytest.mark.parametrize("section", ["", *SECTIONS])
 def test_unknown_field(section: str) -> None:
     values = json.loads(demo().to_json())
-    (values[section] if section else values)["stepz"] = 5
+    section_of(values, f"{section}.stepz".lstrip("."))["stepz"] = 5
     with pytest.raises(RecipeError, match="stepz") as raised:
         Recipe.from_json(json.dumps(values))
     assert str(raised.value).startswith(f"recipe.{section} has" if section else "recipe has")
@@ -104,11 +205,10 @@ WRONG_TYPES: dict[type, list[Any]] = {
 """Type of a field in JSON -> values that are not of it."""
 
 
-@pytest.mark.parametrize("name", ALL_FIELDS)
-def test_wrong_type(name: str) -> None:
-    owner, _, field = name.rpartition(".")
-    values = json.loads(demo().to_json())
-    section = values[owner] if owner else values
+@pytest.mark.parametrize(("make", "name"), CASES)
+def test_wrong_type(make: Callable[[], Recipe], name: str) -> None:
+    values = json.loads(make().to_json())
+    section, field = section_of(values, name), name.rpartition(".")[2]
     for wrong in WRONG_TYPES[type(section[field])]:
         section[field] = wrong
         with pytest.raises(RecipeError, match=rf"^recipe\.{re.escape(name)} is "):
@@ -135,16 +235,40 @@ def test_wrong_type(name: str) -> None:
         ("train.clip_norm", -1.0, "train.clip_norm is -1.0"),
         ("train.warmup_steps", -1, "train.warmup_steps is -1"),
         ("train.precision", "fp16", "expected one of 'fp32', 'bf16'"),
+        ("train.half_life_steps", -1, "train.half_life_steps is -1"),
+        ("train.patience", -1, "train.patience is -1; it must be at least 0"),
+        ("train.clip_norm_type", "1", "expected one of '2', 'inf'"),
+        ("train.dvae.learning_rate", float("inf"), "train.dvae.learning_rate is inf; it must be finite"),
+        ("train.dvae.tau_start", 0.0, "train.dvae.tau_start is 0.0; it must be above 0"),
+        ("train.dvae.tau_steps", -1, "train.dvae.tau_steps is -1"),
         ("evaluate.select_by", "iou", "not a metric of evaluate.task 'multi_object'"),
+        ("evaluate.task", "instances", "use ari_fg with multi_object, iou with foreground, ap with instances"),
         ("evaluate.validation_limit", -1, "evaluate.validation_limit is -1"),
     ],
 )
 def test_wrong_value(name: str, wrong: Any, message: str) -> None:
-    owner, _, field = name.rpartition(".")
     values = json.loads(demo().to_json())
-    (values[owner] if owner else values)[field] = wrong
+    section_of(values, name)[name.rpartition(".")[2]] = wrong
     with pytest.raises(RecipeError, match=message):
         Recipe.from_json(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong", "message"),
+    [
+        ("vocab_size", 1, "model.vocab_size is 1; it must be at least 2"),
+        ("width", 30, "model.width 30 cannot be divided into model.heads 4"),
+        ("heads", 0, "model.heads is 0"),
+        ("dropout", 1.0, "model.dropout is 1.0; it must be between 0 and 0.99"),
+        ("dvae_kernel", 2, "model.dvae_kernel is 2; it must be odd"),
+        ("features", "pixels", "model.features is 'pixels'; pass one of 'image', 'tokens'"),
+        ("keys_and_values", "both", "model.keys_and_values is 'both'; pass one of 'folded', 'projected'"),
+        ("kind", "mixture", "model.kind is 'mixture'; pass one of 'transformer'"),
+    ],
+)
+def test_wrong_value_of_a_transformer(field: str, wrong: Any, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        TransformerRecipe(**{field: wrong})
 
 
 @pytest.mark.parametrize(
@@ -155,6 +279,7 @@ def test_wrong_value(name: str, wrong: Any, message: str) -> None:
         ('{"name": "x"}', "recipe is incomplete: .*'data'"),
         ('{"name": "x", "data": {"name": "y"}}', "recipe.data is incomplete: .*'image_size'"),
         ('{"name": "x", "data": 3}', "recipe.data is 3; expected an object"),
+        ('{"name": "x", "model": 3}', "recipe.model is 3; expected an object with the fields of MixtureRecipe"),
     ],
 )
 def test_not_a_recipe(text: str, message: str) -> None:

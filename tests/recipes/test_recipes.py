@@ -1,14 +1,16 @@
 """The recipes by name: published constants, and models of the published sizes."""
 
+from dataclasses import replace
 from inspect import getdoc
 
 import pytest
+import torch
 from torch import nn
 
 from boqsa.data import CATALOG
 from boqsa.errors import RecipeError
 from boqsa.inference.load import build_model
-from boqsa.recipes import RECIPES, TrainRecipe, get_recipe
+from boqsa.recipes import RECIPES, DVAETrainRecipe, TrainRecipe, TransformerRecipe, get_recipe
 
 SMALL_STRIDES = (1, 1, 1, 1), (2, 2, 2, 1, 1)
 LARGE_STRIDES = (2, 1, 1, 1), (2, 2, 2, 2, 1)
@@ -30,6 +32,31 @@ PUBLISHED = {
 }
 SMALL = {"demo": 5, "objectsroom_mixture_small": 5, "shapestacks_mixture_small": 7}
 
+# The same for transformers: data, size, slots, N_sigma, selection metric, parameters (3.10).
+TRANSFORMERS = {
+    "birds_transformer": ("birds", 128, 3, 30_000, "iou", 6_693_955),
+    "dogs_transformer": ("dogs", 128, 2, 30_000, "iou", 6_693_699),
+    "cars_transformer": ("cars", 128, 2, 0, "iou", 6_693_699),
+    "flowers_transformer": ("flowers", 128, 2, 0, "iou", 6_693_699),
+    "ycb_transformer": ("ycb", 128, 6, 30_000, "ap", 6_694_723),
+    "scannet_transformer": ("scannet", 128, 6, 30_000, "ap", 6_694_723),
+    "coco_transformer": ("coco", 128, 6, 30_000, "ap", 6_694_723),
+    "objectsroom_transformer": ("objectsroom", 64, 6, 30_000, "ari_fg", 6_498_115),
+    "shapestacks_transformer": ("shapestacks", 128, 12, 30_000, "ari_fg", 6_696_259),
+    "photographs_transformer": ("folder", 128, 2, 30_000, "iou", 6_693_699),
+}
+
+# SLATE (Table 13, A.3.4): data, size, slots, selection metric.
+SLATE = {
+    "shapestacks_slate": ("shapestacks", 96, 12, "ari_fg"),
+    "objectsroom_slate": ("objectsroom", 64, 6, "ari_fg"),
+    "birds_slate": ("birds", 128, 3, "iou"),
+    "dogs_slate": ("dogs", 128, 2, "iou"),
+    "cars_slate": ("cars", 128, 2, "iou"),
+    "flowers_slate": ("flowers", 128, 2, "iou"),
+    "shapestacks_slate_boqsa": ("shapestacks", 96, 12, "ari_fg"),
+}
+
 
 def parameters(module: nn.Module) -> int:
     """How many numbers are learned."""
@@ -37,7 +64,8 @@ def parameters(module: nn.Module) -> int:
 
 
 def test_every_recipe_is_in_a_table_here() -> None:
-    assert set(RECIPES) == PUBLISHED.keys() | SMALL.keys()
+    large = TRANSFORMERS.keys() | SLATE.keys()
+    assert set(RECIPES) == PUBLISHED.keys() | SMALL.keys() | large | {f"{name}_small" for name in large}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -85,12 +113,95 @@ def test_small_recipes_fit_two_cores(name: str) -> None:
     assert parameters(build_model(recipe)) < 150_000
 
 
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_published_constants_of_transformers(name: str) -> None:
+    data, size, slots, sigma_steps, metric, count = TRANSFORMERS[name]
+    recipe = get_recipe(name)
+    train = recipe.train
+    assert (recipe.data.name, recipe.data.image_size, recipe.model.num_slots) == (data, size, slots)
+    assert recipe.model == TransformerRecipe(num_slots=slots)
+    assert (train.sigma_steps, recipe.evaluate.select_by) == (sigma_steps, metric)
+    # 5.2 and 5.3; the dVAE has its own rate
+    assert (train.learning_rate, train.warmup_steps, train.half_life_steps) == (1e-4, 10_000, 50_000)
+    assert train.dvae == DVAETrainRecipe()
+    assert (train.batch_size, train.steps, train.clip_norm, train.clip_norm_type) == (128, 250_000, 1.0, "2")
+    assert (train.patience, train.precision, recipe.seed) == (0, "fp32", 42)
+    with torch.device("meta"):
+        assert parameters(build_model(recipe)) == count
+
+
+def test_defaults_are_the_constants_of_table_12_and_spec_3() -> None:
+    model, dvae = TransformerRecipe(), DVAETrainRecipe()
+    assert (model.slot_size, model.mlp_size, model.width, model.vocab_size) == (256, 256, 256, 1024)
+    assert (model.blocks, model.heads, model.dropout, model.dvae_kernel) == (4, 4, 0.1, 3)
+    assert (model.encoder_channels, model.encoder_strides, model.iterations) == ((64,) * 4, (1,) * 4, 3)
+    assert (model.queries, model.gradient, model.epsilon, model.epsilon_form) == ("learned", "bilevel", 1.0, "sum")
+    assert (model.perturbation, model.drop_path, model.features) == ("multiplicative", 0.2, "image")
+    assert (dvae.learning_rate, dvae.warmup_steps, dvae.half_life_steps) == (3e-4, 0, 50_000)
+    assert (dvae.tau_start, dvae.tau_end, dvae.tau_steps) == (1.0, 0.1, 30_000)
+
+
+@pytest.mark.parametrize("name", SLATE)
+def test_constants_of_slate(name: str) -> None:
+    data, size, slots, metric = SLATE[name]
+    recipe = get_recipe(name)
+    model, train = recipe.model, recipe.train
+    assert isinstance(model, TransformerRecipe)
+    assert (recipe.data.name, recipe.data.image_size, model.num_slots) == (data, size, slots)
+    assert recipe.evaluate.select_by == metric
+    # baselines 3.7 to 3.11
+    assert (model.slot_size, model.mlp_size, model.width, model.vocab_size) == (192, 192, 192, 1024)
+    assert (model.blocks, model.heads, model.dropout, model.dvae_kernel) == (4, 4, 0.1, 1)
+    assert (model.features, model.epsilon, model.epsilon_form, model.drop_path) == ("tokens", 1e-8, "entry", 0.0)
+    assert (train.learning_rate, train.warmup_steps, train.half_life_steps) == (1e-4, 30_000, 0)
+    assert train.dvae == DVAETrainRecipe(half_life_steps=0)
+    assert (train.patience, train.clip_norm, train.clip_norm_type) == (4, 1.0, "inf")
+    assert (train.batch_size, train.steps) == (50, 250_000)
+    ours = name.endswith("_boqsa")
+    assert (model.queries, model.gradient) == (("learned", "bilevel") if ours else ("shared_gaussian", "unrolled"))
+    assert train.sigma_steps == (30_000 if ours else 0)
+
+
+def test_parameters_of_slate() -> None:
+    """Baselines 3.16, for the public configuration."""
+    recipe = get_recipe("objectsroom_slate")
+    with torch.device("meta"):
+        model = build_model(replace(recipe, model=replace(recipe.model, num_slots=3)))
+    assert parameters(model) == 3_616_451
+    assert parameters(model.dvae) == 285_635
+
+
+@pytest.mark.parametrize("name", [*TRANSFORMERS, *SLATE])
+def test_small_versions_compare_what_the_large_ones_do(name: str) -> None:
+    large, small = get_recipe(name), get_recipe(f"{name}_small")
+    for field in (
+        "num_slots",
+        "dvae_kernel",
+        "queries",
+        "gradient",
+        "epsilon",
+        "epsilon_form",
+        "drop_path",
+        "features",
+    ):
+        assert getattr(small.model, field) == getattr(large.model, field), field
+    assert small.data.name == large.data.name
+    assert (small.evaluate.task, small.train.clip_norm_type) == (large.evaluate.task, large.train.clip_norm_type)
+    assert (small.train.sigma_steps > 0) == (large.train.sigma_steps > 0)
+    assert small.train.device == "cpu"
+    assert small.data.image_size <= 64
+    with torch.device("meta"):
+        assert parameters(build_model(small)) < 1_000_000
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_names_agree(name: str) -> None:
     recipe = RECIPES[name]()
     assert recipe.name == name
     assert recipe.data.name in CATALOG
-    assert recipe.evaluate.task == CATALOG[recipe.data.name].task.replace("-", "_")
+    expected = {"ycb": "instances", "scannet": "instances", "coco": "instances", "folder": "foreground"}
+    task = CATALOG[recipe.data.name].task.replace("-", "_")
+    assert recipe.evaluate.task == expected.get(recipe.data.name, task)
     assert recipe.data.root is None
     assert getdoc(RECIPES[name])
 

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from boqsa.data import PackedDataset
 from boqsa.data.packing import write_packed
-from boqsa.recipes import DataRecipe, EvaluateRecipe, MixtureRecipe, Recipe, TrainRecipe
+from boqsa.recipes import (
+    DataRecipe,
+    DVAETrainRecipe,
+    EvaluateRecipe,
+    MixtureRecipe,
+    Recipe,
+    TrainRecipe,
+    TransformerRecipe,
+)
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -85,6 +93,36 @@ def recipe(packed: Path) -> Recipe:
         ),
         evaluate=EvaluateRecipe(batch_size=5, validation_limit=0),
         seed=3,
+    )
+
+
+@pytest.fixture
+def transformer_recipe(recipe: Recipe) -> Recipe:
+    """Six steps of eight images with a transformer model, dropout on, a checkpoint every three."""
+    return replace(
+        recipe,
+        name="tiny_transformer",
+        model=TransformerRecipe(
+            num_slots=3,
+            slot_size=8,
+            mlp_size=16,
+            vocab_size=12,
+            width=16,
+            blocks=2,
+            heads=2,
+            dropout=0.1,
+            encoder_channels=(4,),
+            encoder_strides=(1,),
+            iterations=2,
+        ),
+        train=replace(
+            recipe.train,
+            steps=6,
+            checkpoint_every=3,
+            evaluate_every=2,
+            log_every=2,
+            dvae=DVAETrainRecipe(learning_rate=2e-3, half_life_steps=20, tau_steps=4),
+        ),
     )
 
 

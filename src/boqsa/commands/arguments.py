@@ -13,9 +13,13 @@ Arguments = TypeVar("Arguments")
 
 
 def parse(kind: type[Arguments], arguments: list[str], *, command: str, default: Arguments | None = None) -> Arguments:
-    """Fill a dataclass from the command line; its docstrings are the help. Wrong usage exits with 2."""
+    """Fill a dataclass from the command line; its docstrings are the help. Wrong usage exits with 2.
+
+    Where a field can be one of several dataclasses, the default's is meant, and its fields alone are options.
+    """
     options: dict[str, Any] = {} if default is None else {"default": default}
-    filled: Arguments = tyro.cli(kind, args=arguments, prog=f"boqsa {command}", **options)
+    config = (tyro.conf.AvoidSubcommands,)
+    filled: Arguments = tyro.cli(kind, args=arguments, prog=f"boqsa {command}", config=config, **options)
     return filled
 
 

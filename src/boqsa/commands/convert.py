@@ -11,7 +11,7 @@ from boqsa.commands.arguments import parse, print_json
 
 @dataclass(frozen=True, kw_only=True)
 class Convert:
-    """Turn a released mixture checkpoint of the authors into a run, to segment and evaluate with.
+    """Turn a released checkpoint of the authors into a run, to segment and evaluate with.
 
     Nothing in the file is executed; only its weights are used.
     """

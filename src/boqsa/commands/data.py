@@ -355,7 +355,7 @@ def next_command(manifest: "Manifest", target: Path) -> str:
     options = ["--data.root", shlex.quote(str(target))]
     if best.data.name != manifest.name:
         options += ["--data.name", manifest.name]
-    if best.evaluate.task != task:
+    if best.evaluate.task not in (task, "instances"):  # masks of several objects serve instances too
         options += [
             "--evaluate.task",
             task,

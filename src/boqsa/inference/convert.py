@@ -1,4 +1,4 @@
-"""The authors' released mixture checkpoints become runs of ours (spec 10).
+"""The authors' released checkpoints become runs of ours (spec 10).
 
 A released checkpoint is a pickle inside a zip, written by Lightning. No pickle from outside is ever trusted:
 torch reads it with `weights_only=True`, and every class that torch does not allow by itself (Lightning's

@@ -1,5 +1,6 @@
 """From a recipe, a run folder, a saved model or a name on the hub to a model in eval mode."""
 
+import inspect
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -13,30 +14,39 @@ from torch import Tensor
 
 from boqsa.errors import InputError, RecipeError, RunError
 from boqsa.inference.run import CONFIG, MODEL, RECIPE, checkpoint_folder, load_weights, read_recipe
-from boqsa.models import MixtureModel
+from boqsa.models import MixtureModel, TransformerModel
+from boqsa.models.published import Model
 from boqsa.recipes import Recipe
+
+_KINDS: dict[str, type[Model]] = {
+    "mixture": MixtureModel,
+    "transformer": TransformerModel,
+}
+"""The model of each kind of recipe."""
 
 _PATIENCE = 10.0  # seconds until the hub counts as out of reach
 
 
 def model_config(recipe: Recipe) -> dict[str, Any]:
     """The arguments of the model's constructor that a recipe stands for."""
-    return {"image_size": recipe.data.image_size, **asdict(recipe.model)}
+    fields = asdict(recipe.model)
+    del fields["kind"]
+    return {"image_size": recipe.data.image_size, **fields}
 
 
-def build_model(recipe: Recipe) -> MixtureModel:
+def build_model(recipe: Recipe) -> Model:
     """A new model with fresh weights from torch's random stream.
 
     Raises:
         RecipeError: if the sizes of the recipe do not fit together.
     """
     try:
-        return MixtureModel(**model_config(recipe))
+        return _KINDS[recipe.model.kind](**model_config(recipe))
     except ValueError as error:
         raise RecipeError(f"recipe {recipe.name}: {error}") from None
 
 
-def load(path_or_hub_id: str | Path, *, checkpoint: str = "last") -> MixtureModel:
+def load(path_or_hub_id: str | Path, *, checkpoint: str = "last") -> Model:
     """A trained model in eval mode, on the CPU, in the dtype of its weights.
 
     A folder that exists is never looked up on the hub. Without a connection, what was downloaded before is
@@ -62,20 +72,34 @@ def load(path_or_hub_id: str | Path, *, checkpoint: str = "last") -> MixtureMode
     return _load_saved(_download(str(path_or_hub_id)))
 
 
-def _load_saved(folder: Path) -> MixtureModel:
+def _load_saved(folder: Path) -> Model:
     """A folder of `save_pretrained`: config.json and model.safetensors."""
     missing = [name for name in (CONFIG, MODEL) if not (folder / name).is_file()]
     if missing:
         raise RunError(f"{folder} is neither a run nor a saved model: it has no {RECIPE} and no {', '.join(missing)}.")
     try:
-        model = MixtureModel(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        model = _kind_of(config)(**config)
         weights = load_file(folder / MODEL)
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise RunError(f"{folder} does not hold a model of this package ({_first_line(error)}).") from None
     return _with_weights(model, weights, folder)
 
 
-def _with_weights(model: MixtureModel, weights: dict[str, Tensor], folder: Path) -> MixtureModel:
+def _kind_of(config: Any) -> type[Model]:
+    """The model whose constructor takes all of these arguments; a saved configuration does not name it.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if isinstance(config, dict):
+        for kind in _KINDS.values():
+            if set(config) <= set(inspect.signature(kind.__init__).parameters):
+                return kind
+    raise ValueError(f"{CONFIG} holds the arguments of no model")
+
+
+def _with_weights(model: Model, weights: dict[str, Tensor], folder: Path) -> Model:
     """The model in eval mode with these weights, in their dtype."""
     model.to(next(iter(weights.values())).dtype if weights else None)
     try:

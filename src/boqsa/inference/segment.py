@@ -19,7 +19,8 @@ from torch.nn.functional import interpolate
 
 from boqsa.errors import InputError
 from boqsa.inference.picture import read_picture
-from boqsa.models import MixtureModel, Noise
+from boqsa.models import Noise
+from boqsa.models.published import Model
 from boqsa.reports import overlay
 
 IGNORE = 255
@@ -70,7 +71,7 @@ class Segmenter:
         >>> segmenter.segment("photo.jpg").labels  # doctest: +SKIP
     """
 
-    def __init__(self, model: MixtureModel, *, crop: bool = False, iterations: int | None = None) -> None:
+    def __init__(self, model: Model, *, crop: bool = False, iterations: int | None = None) -> None:
         if iterations is not None and iterations < 1:
             raise InputError(f"iterations is {iterations}; it must be at least 1.")
         if model.num_slots > IGNORE:

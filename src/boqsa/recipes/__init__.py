@@ -8,7 +8,28 @@ import difflib
 from collections.abc import Callable
 
 from boqsa.errors import RecipeError
-from boqsa.recipes.cpu import demo, objectsroom_mixture_small, shapestacks_mixture_small
+from boqsa.recipes.cpu import (
+    birds_slate_small,
+    birds_transformer_small,
+    cars_slate_small,
+    cars_transformer_small,
+    coco_transformer_small,
+    demo,
+    dogs_slate_small,
+    dogs_transformer_small,
+    flowers_slate_small,
+    flowers_transformer_small,
+    objectsroom_mixture_small,
+    objectsroom_slate_small,
+    objectsroom_transformer_small,
+    photographs_transformer_small,
+    scannet_transformer_small,
+    shapestacks_mixture_small,
+    shapestacks_slate_boqsa_small,
+    shapestacks_slate_small,
+    shapestacks_transformer_small,
+    ycb_transformer_small,
+)
 from boqsa.recipes.paper import (
     birds_mixture,
     cars_mixture,
@@ -21,9 +42,48 @@ from boqsa.recipes.paper import (
     shapestacks_mixture,
     shapestacks_slot_attention,
 )
-from boqsa.recipes.recipe import DataRecipe, EvaluateRecipe, MixtureRecipe, Recipe, TrainRecipe
+from boqsa.recipes.recipe import (
+    DataRecipe,
+    DVAETrainRecipe,
+    EvaluateRecipe,
+    MixtureRecipe,
+    Recipe,
+    TrainRecipe,
+    TransformerRecipe,
+)
+from boqsa.recipes.slate import (
+    birds_slate,
+    cars_slate,
+    dogs_slate,
+    flowers_slate,
+    objectsroom_slate,
+    shapestacks_slate,
+    shapestacks_slate_boqsa,
+)
+from boqsa.recipes.transformer import (
+    birds_transformer,
+    cars_transformer,
+    coco_transformer,
+    dogs_transformer,
+    flowers_transformer,
+    objectsroom_transformer,
+    photographs_transformer,
+    scannet_transformer,
+    shapestacks_transformer,
+    ycb_transformer,
+)
 
-__all__ = ["RECIPES", "DataRecipe", "EvaluateRecipe", "MixtureRecipe", "Recipe", "TrainRecipe", "get_recipe"]
+__all__ = [
+    "RECIPES",
+    "DVAETrainRecipe",
+    "DataRecipe",
+    "EvaluateRecipe",
+    "MixtureRecipe",
+    "Recipe",
+    "TrainRecipe",
+    "TransformerRecipe",
+    "get_recipe",
+]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "demo": demo,
@@ -33,13 +93,49 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "shapestacks_mixture": shapestacks_mixture,
     "clevrtex_mixture": clevrtex_mixture,
     "ptr_mixture": ptr_mixture,
+    "photographs_transformer": photographs_transformer,
+    "birds_transformer": birds_transformer,
+    "dogs_transformer": dogs_transformer,
+    "cars_transformer": cars_transformer,
+    "flowers_transformer": flowers_transformer,
+    "ycb_transformer": ycb_transformer,
+    "scannet_transformer": scannet_transformer,
+    "coco_transformer": coco_transformer,
+    "objectsroom_transformer": objectsroom_transformer,
+    "shapestacks_transformer": shapestacks_transformer,
     "birds_mixture": birds_mixture,
     "dogs_mixture": dogs_mixture,
     "cars_mixture": cars_mixture,
     "flowers_mixture": flowers_mixture,
     "objectsroom_slot_attention": objectsroom_slot_attention,
     "shapestacks_slot_attention": shapestacks_slot_attention,
+    "shapestacks_slate": shapestacks_slate,
+    "objectsroom_slate": objectsroom_slate,
+    "birds_slate": birds_slate,
+    "dogs_slate": dogs_slate,
+    "cars_slate": cars_slate,
+    "flowers_slate": flowers_slate,
+    "shapestacks_slate_boqsa": shapestacks_slate_boqsa,
+    "photographs_transformer_small": photographs_transformer_small,
+    "birds_transformer_small": birds_transformer_small,
+    "dogs_transformer_small": dogs_transformer_small,
+    "cars_transformer_small": cars_transformer_small,
+    "flowers_transformer_small": flowers_transformer_small,
+    "ycb_transformer_small": ycb_transformer_small,
+    "scannet_transformer_small": scannet_transformer_small,
+    "coco_transformer_small": coco_transformer_small,
+    "objectsroom_transformer_small": objectsroom_transformer_small,
+    "shapestacks_transformer_small": shapestacks_transformer_small,
+    "shapestacks_slate_small": shapestacks_slate_small,
+    "objectsroom_slate_small": objectsroom_slate_small,
+    "birds_slate_small": birds_slate_small,
+    "dogs_slate_small": dogs_slate_small,
+    "cars_slate_small": cars_slate_small,
+    "flowers_slate_small": flowers_slate_small,
+    "shapestacks_slate_boqsa_small": shapestacks_slate_boqsa_small,
 }
+"""In the order of `boqsa recipes`. `boqsa data prepare` names the first of those that fit best, so a photograph's
+transformer stands before its mixture."""
 
 
 def get_recipe(name: str) -> Recipe:

@@ -1,8 +1,20 @@
-"""Recipes for two CPU cores: the demo, and small versions of the paper's synthetic rows."""
+"""Recipes for two CPU cores: the demo, and small versions of the paper's rows.
+
+The small versions show the whole path on a CPU, not the paper's scores.
+"""
 
 from dataclasses import replace
 
-from boqsa.recipes.recipe import DataRecipe, EvaluateRecipe, MixtureRecipe, Recipe, TrainRecipe
+from boqsa.recipes import slate, transformer
+from boqsa.recipes.recipe import (
+    DataRecipe,
+    DVAETrainRecipe,
+    EvaluateRecipe,
+    MixtureRecipe,
+    Recipe,
+    TrainRecipe,
+    TransformerRecipe,
+)
 
 _SMALL = MixtureRecipe(
     slot_size=32,
@@ -60,3 +72,150 @@ def shapestacks_mixture_small() -> Recipe:
         data=DataRecipe(name="shapestacks", image_size=32),
         model=replace(_SMALL, num_slots=7),
     )
+
+
+_SMALL_TRANSFORMER = TransformerRecipe(
+    slot_size=64,
+    mlp_size=128,
+    vocab_size=256,
+    width=64,
+    blocks=2,
+    heads=4,
+    encoder_channels=(32,) * 3,
+    encoder_strides=(1, 1, 1),
+)
+
+_MINUTES_TRANSFORMER = TrainRecipe(
+    steps=10_000,
+    batch_size=16,
+    learning_rate=1e-3,
+    warmup_steps=500,
+    half_life_steps=5_000,
+    dvae=DVAETrainRecipe(learning_rate=1e-3, half_life_steps=5_000, tau_steps=3_000),
+    sigma_steps=3_000,
+    device="cpu",
+    checkpoint_every=1_000,
+    evaluate_every=1_000,
+    log_every=50,
+)
+
+_SMALL_TRANSFORMER_SIZE = 64
+"""Height and width of the images of the small transformer recipes, in pixels."""
+
+
+def birds_transformer_small() -> Recipe:
+    """BO-QSA (transformer) on Birds with a narrow network, 64x64, 3 slots."""
+    return _small(transformer.birds_transformer())
+
+
+def dogs_transformer_small() -> Recipe:
+    """BO-QSA (transformer) on Dogs with a narrow network, 64x64, 2 slots."""
+    return _small(transformer.dogs_transformer())
+
+
+def cars_transformer_small() -> Recipe:
+    """BO-QSA (transformer) on Cars with a narrow network, 64x64, 2 slots, queries not perturbed."""
+    return _small(transformer.cars_transformer())
+
+
+def flowers_transformer_small() -> Recipe:
+    """BO-QSA (transformer) on Flowers with a narrow network, 64x64, 2 slots, queries not perturbed."""
+    return _small(transformer.flowers_transformer())
+
+
+def ycb_transformer_small() -> Recipe:
+    """BO-QSA (transformer) on YCB with a narrow network, 64x64, 6 slots."""
+    return _small(transformer.ycb_transformer())
+
+
+def scannet_transformer_small() -> Recipe:
+    """BO-QSA (transformer) on ScanNet with a narrow network, 64x64, 6 slots."""
+    return _small(transformer.scannet_transformer())
+
+
+def coco_transformer_small() -> Recipe:
+    """BO-QSA (transformer) on COCO with a narrow network, 64x64, 6 slots."""
+    return _small(transformer.coco_transformer())
+
+
+def objectsroom_transformer_small() -> Recipe:
+    """BO-QSA (transformer) on ObjectsRoom with a narrow network, 64x64, 6 slots."""
+    return _small(transformer.objectsroom_transformer())
+
+
+def shapestacks_transformer_small() -> Recipe:
+    """BO-QSA (transformer) on ShapeStacks with a narrow network, 64x64, 12 slots."""
+    return _small(transformer.shapestacks_transformer())
+
+
+def photographs_transformer_small() -> Recipe:
+    """BO-QSA (transformer) on a packed `folder` of one's own, 64x64, 2 slots: no masks needed."""
+    return _small(transformer.photographs_transformer())
+
+
+def shapestacks_slate_small() -> Recipe:
+    """SLATE on ShapeStacks with a narrow network, 64x64, 12 slots."""
+    return _small_slate(slate.shapestacks_slate())
+
+
+def objectsroom_slate_small() -> Recipe:
+    """SLATE on ObjectsRoom with a narrow network, 64x64, 6 slots."""
+    return _small_slate(slate.objectsroom_slate())
+
+
+def birds_slate_small() -> Recipe:
+    """SLATE on Birds with a narrow network, 64x64, 3 slots."""
+    return _small_slate(slate.birds_slate())
+
+
+def dogs_slate_small() -> Recipe:
+    """SLATE on Dogs with a narrow network, 64x64, 2 slots."""
+    return _small_slate(slate.dogs_slate())
+
+
+def cars_slate_small() -> Recipe:
+    """SLATE on Cars with a narrow network, 64x64, 2 slots."""
+    return _small_slate(slate.cars_slate())
+
+
+def flowers_slate_small() -> Recipe:
+    """SLATE on Flowers with a narrow network, 64x64, 2 slots."""
+    return _small_slate(slate.flowers_slate())
+
+
+def shapestacks_slate_boqsa_small() -> Recipe:
+    """SLATE with BO-QSA's queries and gradient, on ShapeStacks with a narrow network, 64x64, 12 slots."""
+    return _small_slate(slate.shapestacks_slate_boqsa())
+
+
+def _small(recipe: Recipe) -> Recipe:
+    """A transformer recipe of the paper, with the small sizes and the short training."""
+    train = _MINUTES_TRANSFORMER if recipe.train.sigma_steps else replace(_MINUTES_TRANSFORMER, sigma_steps=0)
+    return replace(
+        recipe,
+        name=f"{recipe.name}_small",
+        data=replace(recipe.data, image_size=_SMALL_TRANSFORMER_SIZE),
+        model=replace(_SMALL_TRANSFORMER, num_slots=recipe.model.num_slots),
+        train=train,
+        evaluate=replace(recipe.evaluate, validation_limit=256),
+        seed=0,
+    )
+
+
+def _small_slate(recipe: Recipe) -> Recipe:
+    """The same for SLATE: what makes it SLATE stays, but rates and schedules are those of the other small recipes."""
+    small, published = _small(recipe), recipe.model
+    if not isinstance(published, TransformerRecipe):
+        raise TypeError(f"{recipe.name} is not a recipe of a transformer model.")
+    model = replace(
+        _SMALL_TRANSFORMER,
+        num_slots=published.num_slots,
+        dvae_kernel=published.dvae_kernel,
+        queries=published.queries,
+        gradient=published.gradient,
+        epsilon=published.epsilon,
+        epsilon_form=published.epsilon_form,
+        drop_path=published.drop_path,
+        features=published.features,
+    )
+    return replace(small, model=model, train=replace(small.train, clip_norm_type=recipe.train.clip_norm_type))

@@ -1,17 +1,24 @@
 """The shape of a recipe: nested frozen dataclasses, JSON in and out, and a hash that goes into every result.
 
 Every field is documented under it; the command line shows that text as its help. Fields that say where and on what
-a run executes, not what it computes (`data.root`, `train.device`, `train.threads`), stay out of the hash.
+a run executes, not what it computes (`data.root`, `train.device`, `train.threads`), stay out of the hash. Fields that
+were added after runs existed are marked `_ADDED_LATER`: they enter it only where they differ from their default.
 """
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin
 
 from boqsa.errors import RecipeError
 
-Task = Literal["multi_object", "foreground"]
+Task = Literal["multi_object", "foreground", "instances"]
+
+_ADDED_LATER = {"added_later": True}
+"""Metadata of a field that old recipes lack: at its default they keep their hash, and unfinished runs go on."""
+
+_METRICS_OF_TASK = {"multi_object": "ari_fg", "foreground": "iou", "instances": "ap"}
+"""Label metric that checkpoints of a task are chosen by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +84,110 @@ class MixtureRecipe:
     """Probability that a sample skips slot attention's MLP in training."""
     initial_weights: Literal["published", "torch"] = "published"
     """Initial weights of slot attention."""
+    kind: Literal["mixture"] = field(default="mixture", metadata=_ADDED_LATER)
+    """Tells the models apart in JSON; a recipe has one kind for good, and without this field it is a mixture."""
 
     def __post_init__(self) -> None:
         for name in ("num_slots", "slot_size", "mlp_size", "decoder_grid", "iterations"):
             _at_least(self, name, 1)
-        for name in ("queries", "gradient", "perturbation", "epsilon_form", "initial_weights"):
+        for name in ("queries", "gradient", "perturbation", "epsilon_form", "initial_weights", "kind"):
             _one_of(self, name)
         _at_least(self, "epsilon", 0)
         _within(self, "drop_path", 0, 0.99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerRecipe:
+    """The arguments of `boqsa.models.TransformerModel`, except the image size, which is that of the data."""
+
+    num_slots: int = 3
+    """Number of slots."""
+    slot_size: int = 256
+    """Width of a slot."""
+    mlp_size: int = 256
+    """Hidden width of the feature MLP and of slot attention's MLP."""
+    vocab_size: int = 1024
+    """Different tokens of the dVAE; a token stands for 4x4 pixels."""
+    width: int = 256
+    """Width of the transformer."""
+    blocks: int = 4
+    """Blocks of the transformer."""
+    heads: int = 4
+    """Attention heads of each block; they divide the width."""
+    dropout: float = 0.1
+    """Probability that the transformer drops a number in training (spec 3.6, 3.7)."""
+    dvae_kernel: int = 3
+    """Kernel of the dVAE's inner convolutions: 3 in the paper, 1 in SLATE."""
+    encoder_channels: tuple[int, ...] = (64,) * 4
+    """Output channels of each 5x5 convolution (Table 9); used where features is "image"."""
+    encoder_strides: tuple[int, ...] = (1, 1, 1, 1)
+    """Their strides."""
+    iterations: int = 3
+    """Slot-attention steps, all counted (spec 1.5)."""
+    queries: Literal["learned", "shared_gaussian", "independent_gaussians"] = "learned"
+    """Where slots start."""
+    gradient: Literal["unrolled", "implicit", "bilevel"] = "bilevel"
+    """How the backward pass sees the refinement."""
+    perturbation: Literal["multiplicative", "additive"] = "multiplicative"
+    """How noise enters learned queries."""
+    epsilon: float = 1.0
+    """Added when attention is normalised over tokens."""
+    epsilon_form: Literal["sum", "entry"] = "sum"
+    """Added to a slot's total attention, or to each entry."""
+    drop_path: float = 0.2
+    """Probability that a sample skips slot attention's MLP in training."""
+    initial_weights: Literal["published", "torch"] = "published"
+    """Initial weights of slot attention."""
+    features: Literal["image", "tokens"] = "image"
+    """What slots attend to: a CNN's features at full resolution (BO-QSA), or the embedded tokens (SLATE)."""
+    keys_and_values: Literal["folded", "projected"] = "folded"
+    """folded: slots are projected instead of tokens, so that no keys and values are kept; equal but for rounding."""
+    recompute: bool = False
+    """Compute the largest activations anew in the backward pass: less memory, more time, the same result."""
+    kind: Literal["transformer"] = "transformer"
+    """Tells the models apart in JSON; a recipe has one kind for good."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_slots", "slot_size", "mlp_size", "width", "blocks", "heads", "iterations"):
+            _at_least(self, name, 1)
+        _at_least(self, "vocab_size", 2)
+        for name in ("queries", "gradient", "perturbation", "epsilon_form", "initial_weights", "kind"):
+            _one_of(self, name)
+        for name in ("features", "keys_and_values"):
+            _one_of(self, name)
+        _at_least(self, "epsilon", 0)
+        for name in ("dropout", "drop_path"):
+            _within(self, name, 0, 0.99)
+        if self.dvae_kernel < 1 or self.dvae_kernel % 2 == 0:
+            raise RecipeError(f"model.dvae_kernel is {self.dvae_kernel}; it must be odd, as 1 or 3.")
+        if self.width % self.heads:
+            raise RecipeError(
+                f"model.width {self.width} cannot be divided into model.heads {self.heads} parts; choose others."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DVAETrainRecipe:
+    """How the dVAE of a transformer model learns (Table 12); mixture models do not use it."""
+
+    learning_rate: float = 3e-4
+    """Adam's, of the dVAE alone, at the end of its warm-up."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up from 0."""
+    half_life_steps: int = 50_000
+    """Its learning rate halves every so many steps, counted from step 0; 0 means no decay."""
+    tau_start: float = 1.0
+    """Temperature of the Gumbel-softmax at step 0."""
+    tau_end: float = 0.1
+    """Temperature from `tau_steps` on."""
+    tau_steps: int = 30_000
+    """Steps over which the temperature falls (half a cosine)."""
+
+    def __post_init__(self) -> None:
+        for name in ("warmup_steps", "half_life_steps", "tau_steps"):
+            _at_least(self, name, 0)
+        for name in ("learning_rate", "tau_start", "tau_end"):
+            _above_zero(self, name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,15 +199,20 @@ class TrainRecipe:
     batch_size: int = 128
     """Images in one optimiser step, over all processes and accumulation together."""
     accumulate: int = 1
-    """Number of pieces that a batch is computed in, to save memory; changes nothing else."""
+    """Number of pieces that a batch is computed in, to save memory; changes nothing else but the draws of dropout."""
     learning_rate: float = 4e-4
-    """Adam's, at the end of the warm-up."""
+    """Adam's, at the end of the warm-up; of all but the dVAE."""
     warmup_steps: int = 5_000
     """Steps of linear warm-up from 0."""
     half_life_steps: int = 50_000
-    """The learning rate halves every so many steps, counted from step 0."""
+    """The learning rate halves every so many steps, counted from step 0; 0 means no decay."""
+    dvae: DVAETrainRecipe = field(default_factory=DVAETrainRecipe, metadata=_ADDED_LATER)
+    patience: int = field(default=0, metadata=_ADDED_LATER)
+    """All learning rates halve after so many evaluations in a row without a lower held-out loss; 0 means never."""
     clip_norm: float = 1.0
-    """Global 2-norm that gradients are clipped to; 0 turns it off."""
+    """Global norm that gradients are clipped to; 0 turns it off."""
+    clip_norm_type: Literal["2", "inf"] = field(default="2", metadata=_ADDED_LATER)
+    """That norm: 2, or inf for the largest absolute entry (SLATE)."""
     sigma_steps: int = 30_000
     """Steps over which the perturbation of the queries falls from 1 to 0 (half a cosine); 0 means none."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -125,17 +233,15 @@ class TrainRecipe:
     """Run whose weights to start from."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "half_life_steps"):
+        for name in ("steps", "batch_size", "accumulate"):
             _at_least(self, name, 1)
         for name in ("checkpoint_every", "evaluate_every", "log_every"):
             _at_least(self, name, 1)
-        for name in ("warmup_steps", "sigma_steps", "threads", "clip_norm"):
+        for name in ("warmup_steps", "half_life_steps", "sigma_steps", "patience", "threads", "clip_norm"):
             _at_least(self, name, 0)
-        for name in ("precision", "device"):
+        for name in ("precision", "device", "clip_norm_type"):
             _one_of(self, name)
-        if not self.learning_rate > 0:
-            raise RecipeError(f"train.learning_rate is {self.learning_rate}; it must be above 0.")
-        _at_least(self, "learning_rate", 0)  # refuses infinity
+        _above_zero(self, "learning_rate")
         if self.batch_size % self.accumulate:
             raise RecipeError(
                 f"train.batch_size {self.batch_size} cannot be computed in {self.accumulate} equal pieces; "
@@ -148,8 +254,9 @@ class EvaluateRecipe:
     """The metric protocol; part of the recipe, so that a number cannot be separated from how it was made."""
 
     task: Task = "multi_object"
-    """multi_object: ARI, ARI-FG, MSC-FG. foreground: IoU and Dice of the best slot (an oracle choice)."""
-    select_by: Literal["ari_fg", "iou"] = "ari_fg"
+    """multi_object: ARI, ARI-FG, MSC-FG. foreground: IoU and Dice of the best slot (an oracle choice). instances: AP,
+    PQ, precision and recall of whole objects."""
+    select_by: Literal["ari_fg", "iou", "ap"] = "ari_fg"
     """Label metric of the checkpoint `best_<metric>`. It uses labels; `last` and `best_loss` do not."""
     batch_size: int = 64
     """Images evaluated at a time; changes nothing else."""
@@ -161,10 +268,10 @@ class EvaluateRecipe:
         _at_least(self, "validation_limit", 0)
         for name in ("task", "select_by"):
             _one_of(self, name)
-        if (self.task == "foreground") != (self.select_by == "iou"):
+        if self.select_by != _METRICS_OF_TASK[self.task]:
             raise RecipeError(
                 f"evaluate.select_by {self.select_by!r} is not a metric of evaluate.task {self.task!r}; "
-                "use ari_fg with multi_object, iou with foreground."
+                f"use {', '.join(f'{metric} with {task}' for task, metric in _METRICS_OF_TASK.items())}."
             )
 
 
@@ -175,7 +282,7 @@ class Recipe:
     name: str
     """Name of the recipe; a label, the fields below decide."""
     data: DataRecipe
-    model: MixtureRecipe = field(default_factory=MixtureRecipe)
+    model: MixtureRecipe | TransformerRecipe = field(default_factory=MixtureRecipe)
     train: TrainRecipe = field(default_factory=TrainRecipe)
     evaluate: EvaluateRecipe = field(default_factory=EvaluateRecipe)
     seed: int = 42
@@ -210,13 +317,32 @@ class Recipe:
             data=replace(self.data, root=None),
             train=replace(self.train, device="auto", threads=0),
         )
-        return hashlib.sha256(json.dumps(asdict(defining), sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(_hashed(defining), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
     """The fields in which two recipes differ, each as `train.steps: 100 -> 200`."""
     before, after = _flatten(asdict(one)), _flatten(asdict(other))
-    return [f"{name}: {before[name]} -> {after[name]}" for name in before if before[name] != after[name]]
+    absent = object()  # recipes of two kinds of model do not have the same fields
+    return [
+        f"{name}: {before.get(name, 'absent')} -> {after.get(name, 'absent')}"
+        for name in before | after
+        if before.get(name, absent) != after.get(name, absent)
+    ]
+
+
+def _hashed(section: Any) -> dict[str, Any]:
+    """What decides the result, as plain data: all fields but those added later that have their default."""
+    values = {}
+    for entry in fields(section):
+        value = getattr(section, entry.name)
+        if not (entry.metadata.get("added_later") and value == _default(entry)):
+            values[entry.name] = _hashed(value) if is_dataclass(value) else value
+    return values
+
+
+def _default(entry: "Field[Any]") -> Any:
+    return entry.default if entry.default_factory is MISSING else entry.default_factory()
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -227,7 +353,17 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _from_dict(kind: type[Any], values: Any, where: str) -> Any:
-    """Build a dataclass from JSON values, strictly: every key known, every type right."""
+    """Build a dataclass from JSON values, strictly: every key known, every type right.
+
+    Where `kind` is a union of dataclasses, the field `kind` of the values chooses; without it the first one is meant.
+    """
+    choices = get_args(kind) or (kind,)
+    kind = choices[0]
+    if isinstance(values, dict) and len(choices) > 1 and "kind" in values:
+        by_name = {choice.kind: choice for choice in choices}
+        if not isinstance(values["kind"], str) or values["kind"] not in by_name:
+            raise RecipeError(f"{where}.kind is {values['kind']!r}; expected one of {', '.join(map(repr, by_name))}.")
+        kind = by_name[values["kind"]]
     if not isinstance(values, dict):
         raise RecipeError(f"{where} is {values!r}; expected an object with the fields of {kind.__name__}.")
     known = {entry.name: entry for entry in fields(kind)}
@@ -237,7 +373,7 @@ def _from_dict(kind: type[Any], values: Any, where: str) -> Any:
     arguments = {}
     for name, value in values.items():
         expected: Any = known[name].type
-        if isinstance(expected, type) and is_dataclass(expected):
+        if any(is_dataclass(choice) for choice in get_args(expected) or (expected,)):
             arguments[name] = _from_dict(expected, value, f"{where}.{name}")
         else:
             arguments[name] = _convert(expected, value, f"{where}.{name}")
@@ -265,7 +401,14 @@ def _convert(expected: Any, value: Any, where: str) -> Any:
     return value
 
 
-_SECTIONS = {"DataRecipe": "data.", "MixtureRecipe": "model.", "TrainRecipe": "train.", "EvaluateRecipe": "evaluate."}
+_SECTIONS = {
+    "DataRecipe": "data.",
+    "MixtureRecipe": "model.",
+    "TransformerRecipe": "model.",
+    "TrainRecipe": "train.",
+    "DVAETrainRecipe": "train.dvae.",
+    "EvaluateRecipe": "evaluate.",
+}
 
 
 def _field_name(section: Any, name: str) -> str:
@@ -278,6 +421,13 @@ def _at_least(section: Any, name: str, least: float) -> None:
         raise RecipeError(f"{_field_name(section, name)} is {value}; it must be finite.")
     if not value >= least:
         raise RecipeError(f"{_field_name(section, name)} is {value}; it must be at least {least}.")
+
+
+def _above_zero(section: Any, name: str) -> None:
+    value = getattr(section, name)
+    if not value > 0:
+        raise RecipeError(f"{_field_name(section, name)} is {value}; it must be above 0.")
+    _at_least(section, name, 0)  # refuses infinity
 
 
 def _within(section: Any, name: str, least: float, most: float) -> None:

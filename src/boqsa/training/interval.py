@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -15,18 +15,24 @@ class Interval:
     Args:
         batch_size: Images in a step.
         losses: Of the steps since the last row that were taken before the run was resumed.
+        parts: The same for each part of the loss.
     """
 
-    def __init__(self, batch_size: int, losses: Tensor | None = None) -> None:
+    def __init__(
+        self, batch_size: int, losses: Tensor | None = None, parts: Mapping[str, Tensor] | None = None
+    ) -> None:
         self._batch_size = batch_size
         self._losses: list[Tensor] = [] if losses is None else list(losses.unbind())
+        self._parts = {name: list(values.unbind()) for name, values in (parts or {}).items()}
         self._norms: list[Tensor] = []
         self._began = time.monotonic()
 
-    def add(self, loss: Tensor, norm: Tensor) -> None:
-        """Take in a step: its loss and the norm of its gradient, both scalars."""
+    def add(self, loss: Tensor, norm: Tensor, parts: Mapping[str, Tensor] | None = None) -> None:
+        """Take in a step: its loss, the norm of its gradient, and the parts of the loss if it has several; scalars."""
         self._losses.append(loss)
         self._norms.append(norm)
+        for name, value in (parts or {}).items():
+            self._parts.setdefault(name, []).append(value)
 
     @property
     def losses(self) -> Tensor:
@@ -34,9 +40,19 @@ class Interval:
         return torch.stack(self._losses) if self._losses else torch.zeros(0)
 
     @property
+    def parts(self) -> dict[str, Tensor]:
+        """Each part of the loss of every step, (steps,)."""
+        return {name: torch.stack(values) for name, values in self._parts.items()}
+
+    @property
     def mean_loss(self) -> float:
         """Mean over the steps."""
         return float(self.losses.mean())
+
+    @property
+    def mean_parts(self) -> dict[str, float]:
+        """Mean over the steps of each part of the loss."""
+        return {name: float(values.mean()) for name, values in self.parts.items()}
 
     @property
     def last_norm(self) -> float:

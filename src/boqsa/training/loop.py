@@ -2,7 +2,9 @@
 
 Notable choices:
 - Every random draw comes from (seed, step, position in the batch), so no random state has to be saved.
-- The learning rate and sigma are functions of the step, set before each; no scheduler state either.
+- Learning rates, sigma and tau are functions of the step, set before each; the only scheduler state is what `patience`
+  has seen, if it is on.
+- Dropout alone draws from torch's own stream, which is seeded from (seed, step, position) before each forward pass.
 - A step is finished or it did not happen: signals are looked at between steps.
 - Everything is built and checked before the run folder is made.
 - One process. The draws and the order of samples are made for more.
@@ -10,11 +12,11 @@ Notable choices:
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -25,19 +27,20 @@ from boqsa.data import PackedDataset
 from boqsa.errors import RecipeError, RunError
 from boqsa.inference.load import build_model, model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE, checkpoint_folder, load_weights, read_recipe
-from boqsa.models import MixtureModel, Noise
-from boqsa.recipes import Recipe
+from boqsa.models import Noise, TransformerModel
+from boqsa.models.published import Model
+from boqsa.recipes import Recipe, TrainRecipe
 from boqsa.training.checkpoint import save_checkpoint
 from boqsa.training.data import StepImages
 from boqsa.training.diagnostics import verdict
-from boqsa.training.draws import batch_indices, draw_noise
+from boqsa.training.draws import batch_indices, draw_gumbel, draw_noise, dropout_seed
 from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.interval import Interval
 from boqsa.training.log import Log
 from boqsa.training.machine import accelerator, changed_since_start, keep_freed_memory, machine_facts
 from boqsa.training.progress import RunProgress
 from boqsa.training.resume import LOCK, last_checkpoint, saved_training, state_of
-from boqsa.training.schedules import learning_rate_factor, query_sigma
+from boqsa.training.schedules import Plateau, gumbel_tau, learning_rate_factor, query_sigma
 from boqsa.training.signals import stop_signals
 
 __all__ = ["check", "state_of", "train"]
@@ -73,6 +76,11 @@ def train(
     """
     for data in filter(None, (train_data, validation_data)):
         _check_size(recipe, data)
+    if recipe.train.patience and validation_data is None:
+        raise RecipeError(
+            "train.patience counts evaluations, but there is no validation split; "
+            "pass --train.patience 0, or prepare data with one."
+        )
     training = _Training(recipe, Path(run))
     training.require_same_data(train_data)
     with (
@@ -81,7 +89,8 @@ def train(
         stop_signals() as stop,
     ):
         training.begin(train_data, progress)
-        return training.run_steps(train_data, validation_data, progress, stop)
+        with training.own_stream():
+            return training.run_steps(train_data, validation_data, progress, stop)
 
 
 def check(recipe: Recipe, run: str | Path) -> None:
@@ -108,8 +117,11 @@ class _Training:
             _initialise(self.plain_model, settings.init_from)
         if settings.channels_last:
             self.plain_model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.groups = _parameter_groups(self.plain_model, settings)
         # The fused kernel updates all parameters in one pass; on a CPU the plain one costs a tenth of a step.
-        optimizer = torch.optim.Adam(self.plain_model.parameters(), lr=settings.learning_rate, fused=True)
+        optimizer = torch.optim.Adam(
+            [{"params": group.parameters} for group in self.groups], lr=settings.learning_rate, fused=True
+        )
         self.fabric = Fabric(accelerator=device, devices=1, precision=_PRECISION[settings.precision])
         self.model, self.optimizer = self.fabric.setup(self.plain_model, optimizer)
         if self.fabric.device.type == "cpu":
@@ -117,15 +129,26 @@ class _Training:
         self.log = Log(run)
         self.start, self.seconds, self.best = 0, 0.0, dict[str, float]()
         self.interval = Interval(settings.batch_size)
+        self.plateau = Plateau()
         if self.saved is not None:
             self.optimizer.load_state_dict(self.saved["optimizer"])
             self.start, self.seconds, self.best = (self.saved[name] for name in ("step", "seconds", "best"))
-            self.interval = Interval(settings.batch_size, self.saved["losses"].to(self.fabric.device))
+            # Checkpoints of earlier versions have neither parts of the loss nor a plateau, and need none.
+            parts = {name: values.to(self.fabric.device) for name, values in self.saved.get("parts", {}).items()}
+            self.interval = Interval(settings.batch_size, self.saved["losses"].to(self.fabric.device), parts)
+            self.plateau = Plateau(*self.saved.get("plateau", Plateau()))
 
     def require_same_data(self, data: PackedDataset) -> None:
         """Refuse to go on with other images than the run began with."""
         if self.saved is not None and self.saved["data"] != data.manifest.fingerprint:
             raise RunError(f"{self.run} was trained on other data than {data.path}; give the data it began with.")
+
+    def own_stream(self) -> AbstractContextManager[None]:
+        """Where the model drops out, it draws from torch's own stream: the caller gets it back as it was."""
+        if not isinstance(self.plain_model, TransformerModel):
+            return nullcontext()
+        device = self.fabric.device
+        return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
     @contextmanager
     def holding_folder(self) -> Iterator[None]:
@@ -176,8 +199,8 @@ class _Training:
         images = StepImages(data, self.fabric.device)
         progress.say(str(images))
         for done in range(self.start + 1, settings.steps + 1):
-            loss, norm = self.step(images, done - 1)
-            self.interval.add(loss, norm)
+            loss, norm, parts = self.step(images, done - 1)
+            self.interval.add(loss, norm, parts)
             progress.step(done, loss=loss, images_per_second=self.interval.images_per_second)
 
             is_last = done == settings.steps
@@ -204,38 +227,65 @@ class _Training:
                 return False
         return True
 
-    def step(self, images: StepImages, step: int) -> tuple[Tensor, Tensor]:
-        """One optimiser step; its mean loss and the gradient norm before clipping, left on the device."""
+    def step(self, images: StepImages, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """One optimiser step, left on the device: its mean loss, the gradient norm before clipping, and the parts of
+        the loss if it has several."""
         recipe, settings, device = self.recipe, self.recipe.train, self.fabric.device
-        sigma = query_sigma(step, sigma_steps=settings.sigma_steps)
-        draws_queries = sigma > 0 or recipe.model.queries != "learned"
+        options: dict[str, Any] = {"sigma": query_sigma(step, sigma_steps=settings.sigma_steps)}
+        if isinstance(self.plain_model, TransformerModel):
+            options["tau"] = self.tau(step)
         indices = batch_indices(recipe.seed, step, settings.batch_size, len(images))
         piece = settings.batch_size // settings.accumulate
         total = torch.zeros((), device=device)
+        parts: dict[str, Tensor] = {}
         self.optimizer.zero_grad(set_to_none=True)
         for first in range(0, settings.batch_size, piece):
             image = images.batch(indices[first : first + piece])
             if settings.channels_last:
                 image = image.contiguous(memory_format=torch.channels_last)
-            noise = draw_noise(
-                self.plain_model.noise_shapes(),
-                seed=recipe.seed,
-                step=step,
-                positions=range(first, first + piece),
-                perturb_queries=draws_queries,
-            )
-            output = self.model(image, sigma=sigma, noise=_to(noise, device))
+            noise = self.noise(step, range(first, first + piece))
+            if isinstance(self.plain_model, TransformerModel):
+                torch.manual_seed(dropout_seed(recipe.seed, step, first))
+            output = self.model(image, noise=noise, **options)
             loss = output.loss / settings.accumulate
             self.fabric.backward(loss)
             total += loss.detach()
-        # An infinite limit clips nothing and still measures the norm.
-        norm = nn.utils.clip_grad_norm_(self.plain_model.parameters(), settings.clip_norm or float("inf"))
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * learning_rate_factor(
-                step, warmup_steps=settings.warmup_steps, half_life_steps=settings.half_life_steps
-            )
+            if len(output.losses) > 1:
+                for name, value in output.losses.items():
+                    parts[name] = parts.get(name, 0) + value.detach() / settings.accumulate
+        norm = nn.utils.clip_grad_norm_(
+            self.plain_model.parameters(),
+            settings.clip_norm or float("inf"),  # clips nothing and still measures the norm
+            norm_type=float(settings.clip_norm_type),
+        )
+        for entry, group in zip(self.optimizer.param_groups, self.groups, strict=True):
+            factor = learning_rate_factor(step, warmup_steps=group.warmup_steps, half_life_steps=group.half_life_steps)
+            entry["lr"] = group.learning_rate * factor * self.plateau.factor
         self.optimizer.step()
-        return total, norm
+        return total, norm, parts
+
+    def noise(self, step: int, positions: Sequence[int]) -> Noise:
+        """The random numbers of some samples of a step, on the device."""
+        recipe, device, shapes = self.recipe, self.fabric.device, self.plain_model.noise_shapes()
+        sigma = query_sigma(step, sigma_steps=recipe.train.sigma_steps)
+        noise = draw_noise(
+            shapes,
+            seed=recipe.seed,
+            step=step,
+            positions=positions,
+            perturb_queries=sigma > 0 or recipe.model.queries != "learned",
+        )
+        if "gumbel_soft" in shapes:
+            soft, hard = draw_gumbel(
+                shapes["gumbel_soft"], seed=recipe.seed, step=step, positions=positions, device=device
+            )
+            noise = noise._replace(gumbel_soft=soft, gumbel_hard=hard)
+        return Noise(*(None if tensor is None else tensor.to(device) for tensor in noise))
+
+    def tau(self, step: int) -> float:
+        """Temperature of the dVAE at a step."""
+        dvae = self.recipe.train.dvae
+        return gumbel_tau(step, tau_start=dvae.tau_start, tau_end=dvae.tau_end, tau_steps=dvae.tau_steps)
 
     def require_finite(self, done: int) -> None:
         """Stop the run before anything is saved if a loss or a gradient was not a number."""
@@ -252,13 +302,20 @@ class _Training:
     def log_step(self, done: int) -> None:
         """Write the row of the interval that ends here, and begin another."""
         settings = self.recipe.train
+        rates = {
+            f"learning_rate{group.suffix}": entry["lr"]
+            for group, entry in zip(self.groups, self.optimizer.param_groups, strict=True)
+        }
+        is_transformer = isinstance(self.plain_model, TransformerModel)
         self.log.append(
             "step",
             done,
             loss=self.interval.mean_loss,
+            **{f"loss_{name}": value for name, value in self.interval.mean_parts.items()},
             gradient_norm=self.interval.last_norm,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
+            **rates,
             sigma=query_sigma(done - 1, sigma_steps=settings.sigma_steps),
+            **({"tau": self.tau(done - 1)} if is_transformer else {}),
             images_per_second=round(self.interval.images_per_second, 1),
         )
         self.interval = Interval(settings.batch_size)
@@ -279,6 +336,9 @@ class _Training:
         progress.say(f"step {done}: held-out loss {scores['loss']:.5f}{values}  ({state})")
         for warning in warnings:
             progress.say(f"  {warning}")
+        before, self.plateau = self.plateau, self.plateau.after(scores["loss"], patience=self.recipe.train.patience)
+        if self.plateau.factor != before.factor:
+            progress.say(f"  no lower held-out loss for {self.recipe.train.patience} evaluations: rates are halved")
         candidates = {"loss": -scores["loss"]}
         if protocol.select_by in labelled:
             candidates[protocol.select_by] = labelled[protocol.select_by]
@@ -293,6 +353,8 @@ class _Training:
             "step": done,
             "optimizer": self.optimizer.state_dict(),
             "losses": self.interval.losses.cpu(),
+            "parts": {name: values.cpu() for name, values in self.interval.parts.items()},
+            "plateau": tuple(self.plateau),
             "best": self.best,
             "seconds": self.seconds,
             "data": data.manifest.fingerprint,
@@ -319,7 +381,30 @@ def _check_size(recipe: Recipe, data: PackedDataset) -> None:
         )
 
 
-def _initialise(model: MixtureModel, source: str) -> None:
+class _Group(NamedTuple):
+    """Parameters that share a learning rate and its schedule."""
+
+    suffix: str
+    """Of the rate's name in the log."""
+    parameters: list[nn.Parameter]
+    learning_rate: float
+    warmup_steps: int
+    half_life_steps: int
+
+
+def _parameter_groups(model: Model, settings: TrainRecipe) -> list[_Group]:
+    """All parameters; those of a dVAE have a rate of their own (spec 5.2)."""
+    dvae = list(model.dvae.parameters()) if isinstance(model, TransformerModel) else []
+    apart = set(map(id, dvae))
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
+    groups = [_Group("", rest, settings.learning_rate, settings.warmup_steps, settings.half_life_steps)]
+    if dvae:
+        own = settings.dvae
+        groups.append(_Group("_dvae", dvae, own.learning_rate, own.warmup_steps, own.half_life_steps))
+    return groups
+
+
+def _initialise(model: Model, source: str) -> None:
     read_recipe(source)  # a clear error where there is no run at all
     weights = load_weights(checkpoint_folder(source))
     try:
@@ -327,7 +412,3 @@ def _initialise(model: MixtureModel, source: str) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise RunError(f"the weights of {source} do not fit this recipe: {reason}") from None
-
-
-def _to(noise: Noise, device: torch.device) -> Noise:
-    return Noise(*(None if tensor is None else tensor.to(device) for tensor in noise))
