@@ -8,6 +8,7 @@ Shapes: B batch, K slots, N = h w tokens of the feature grid, D slot size, H W i
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, UInt8
@@ -103,6 +104,7 @@ class MixtureModel(
         )
         self.decoder_position = PositionEmbedding(slot_size, decoder_grid, decoder_grid)
         self.decoder = ConvolutionDecoder(slot_size, decoder_channels, decoder_strides)
+        self.register_load_state_dict_pre_hook(_take_first_names)  # type: ignore[no-untyped-call]
 
     def forward(
         self,
@@ -162,6 +164,14 @@ class MixtureModel(
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape, a sample, of each field of `Noise` that this model uses."""
         return self.slot_encoder.noise_shapes
+
+
+def _take_first_names(_: nn.Module, weights: dict[str, Tensor], prefix: str, *__: Any) -> None:
+    """Weights of the first version, where the parts of the slot encoder stood in the model itself, fit too."""
+    for name in list(weights):
+        inner = name.removeprefix(prefix)
+        if inner.startswith(("feature_mlp.", "queries.", "slot_attention.")):
+            weights[f"{prefix}slot_encoder.{inner}"] = weights.pop(name)
 
 
 def _check_sizes(
