@@ -215,6 +215,11 @@ class TrainRecipe:
     """That norm: 2, or inf for the largest absolute entry (SLATE)."""
     sigma_steps: int = 30_000
     """Steps over which the perturbation of the queries falls from 1 to 0 (half a cosine); 0 means none."""
+    flip: bool = field(default=False, metadata=_ADDED_LATER)
+    """Mirror half of the images, left to right. Off in the paper."""
+    least_crop: float = field(default=1.0, metadata=_ADDED_LATER)
+    """Cut a random square out of each image, its side between this share of the image's and all of it, and enlarge it
+    to the image's size; 1 means the whole image, as in the paper. For sets of a few hundred photographs."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """fp32, or bf16 autocast; slot attention and the loss stay in fp32."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -239,6 +244,7 @@ class TrainRecipe:
             _at_least(self, name, 1)
         for name in ("warmup_steps", "half_life_steps", "sigma_steps", "patience", "threads", "clip_norm"):
             _at_least(self, name, 0)
+        _within(self, "least_crop", 0.1, 1)
         for name in ("precision", "device", "clip_norm_type"):
             _one_of(self, name)
         _above_zero(self, "learning_rate")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from boqsa.models import Noise
 
-_ORDER, _NOISE, _GUMBEL, _DROPOUT = 1, 2, 3, 4
+_ORDER, _NOISE, _GUMBEL, _DROPOUT, _CROP = 1, 2, 3, 4, 5
 """Separate streams, so that the order of samples and the noises never share random numbers."""
 
 
@@ -75,6 +75,15 @@ def draw_noise(
         queries=torch.from_numpy(np.stack(queries)) if perturb_queries else None,
         drop_path=torch.from_numpy(np.stack(drop_path)),
     )
+
+
+def draw_crops(*, seed: int, step: int, positions: Sequence[int]) -> Float[Tensor, "B 4"]:
+    """Uniform numbers in [0, 1) for `augment`: mirror, side, and place of the crop, a row for each sample."""
+    rows = []
+    for position in positions:
+        philox = np.random.Philox(key=[seed, _CROP], counter=[0, 0, position, step])
+        rows.append(np.random.Generator(philox).random(4, dtype=np.float32))
+    return torch.from_numpy(np.stack(rows))
 
 
 def draw_gumbel(

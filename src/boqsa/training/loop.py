@@ -30,10 +30,11 @@ from boqsa.inference.run import CHECKPOINTS, RECIPE, checkpoint_folder, load_wei
 from boqsa.models import Noise, TransformerModel
 from boqsa.models.published import Model
 from boqsa.recipes import Recipe, TrainRecipe
+from boqsa.training.augment import augment
 from boqsa.training.checkpoint import save_checkpoint
 from boqsa.training.data import StepImages
 from boqsa.training.diagnostics import verdict
-from boqsa.training.draws import batch_indices, draw_gumbel, draw_noise, dropout_seed
+from boqsa.training.draws import batch_indices, draw_crops, draw_gumbel, draw_noise, dropout_seed
 from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.interval import Interval
 from boqsa.training.log import Log
@@ -241,6 +242,9 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         for first in range(0, settings.batch_size, piece):
             image = images.batch(indices[first : first + piece])
+            if settings.flip or settings.least_crop < 1:
+                draws = draw_crops(seed=recipe.seed, step=step, positions=range(first, first + piece))
+                image = augment(image, draws.to(device), flip=settings.flip, least_crop=settings.least_crop)
             if settings.channels_last:
                 image = image.contiguous(memory_format=torch.channels_last)
             noise = self.noise(step, range(first, first + piece))
