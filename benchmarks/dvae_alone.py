@@ -74,9 +74,8 @@ def main() -> None:
     print(
         f"{len(images)} training images, {len(held_out)} held out, {tuple(image.shape[-2:])}, {arguments.steps} steps"
     )
-    print(
-        f"mean colour of the image   mse {float(mse(image.mean((2, 3), keepdim=True).expand_as(image), image).mean()):.4f}"
-    )
+    flat = image.mean((2, 3), keepdim=True).expand_as(image)
+    print(f"mean colour of the image   mse {float(mse(flat, image).mean()):.4f}")
     print(f"mean colour of each patch  mse {float(mse(patches, image).mean()):.4f}")
     rows = [image, patches]
     for vocabulary in arguments.vocabularies:
