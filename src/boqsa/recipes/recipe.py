@@ -144,11 +144,13 @@ class TransformerRecipe:
     """folded: slots are projected instead of tokens, so that no keys and values are kept; equal but for rounding."""
     recompute: bool = False
     """Compute the largest activations anew in the backward pass: less memory, more time, the same result."""
+    dvae_channels: int = 64
+    """Width of the dVAE's hidden layers."""
     kind: Literal["transformer"] = "transformer"
     """Tells the models apart in JSON; a recipe has one kind for good."""
 
     def __post_init__(self) -> None:
-        for name in ("num_slots", "slot_size", "mlp_size", "width", "blocks", "heads", "iterations"):
+        for name in ("num_slots", "slot_size", "mlp_size", "width", "blocks", "heads", "iterations", "dvae_channels"):
             _at_least(self, name, 1)
         _at_least(self, "vocab_size", 2)
         for name in ("queries", "gradient", "perturbation", "epsilon_form", "initial_weights", "kind"):
