@@ -1,5 +1,6 @@
 """`boqsa evaluate RUN`: score every checkpoint of a run and write its report."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,8 @@ class Evaluate:
     """Split to score; by default the recipe's test split."""
     iterations: int | None = None
     """Slot-attention steps; by default the trained number."""
+    generate: int = 32
+    """Transformer models: decode so many images from their slots alone and report the error; 0 does without."""
     device: str = "cpu"
     """Where to evaluate."""
     json: bool = False
@@ -48,6 +51,7 @@ def main(arguments: list[str]) -> int:
         data=data,
         split=chosen.split,
         iterations=chosen.iterations,
+        generated=chosen.generate,
         device=chosen.device,
         command=" ".join(["boqsa evaluate", *arguments]),
     )
@@ -59,29 +63,46 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-_COLUMNS = {
+COLUMNS = {
     "ari_fg": "ARI-FG",
     "msc_fg": "MSC-FG",
     "ari": "ARI",
     "background_in_two_slots": "background in 2",
-    "iou": "IoU",
+    "ap": "AP",
+    "pq": "PQ",
+    "f1": "F1",
+    "precision": "precision",
+    "recall": "recall",
+    "mbo": "mBO",
+    "hungarian_iou": "matched IoU",
+    "iou": "oracle slot IoU",
     "dice": "Dice",
+    "border_iou": "off-border slot IoU",
+    "border_dice": "Dice",
+    "fixed_iou": "fixed slot IoU",
+    "fixed_dice": "Dice",
 }
 """The metrics that fit on a terminal; `metrics.json` and the report have all."""
 
 
+def columns_of(measured: Mapping[str, Any]) -> list[str]:
+    """Which of the columns a table of these scores has; mBO is MSC-FG, and not shown twice."""
+    return [name for name in COLUMNS if name in measured and not (name == "mbo" and "msc_fg" in measured)]
+
+
 def show_scores(metrics: dict[str, Any]) -> None:
-    """A table: one row for each checkpoint and mask source, a column for each main metric."""
-    measured = metrics["scores"]["last"].get("decoder_masks", {})
-    names = [name for name in _COLUMNS if name in measured]
+    """Tables of the scores and of the errors, and in words what the baselines are and whether the slots work."""
+    from boqsa.reports import MASKS, main_masks
+
+    names = columns_of(main_masks(metrics["scores"]["last"]))
     rows: list[list[Any]] = []
     for checkpoint, scores in metrics["scores"].items():
-        for source in ("decoder_masks", "attention_masks"):
+        for source in MASKS:
             if source in scores:
                 label = f"{checkpoint}, {source.removesuffix('_masks')}"
                 rows.append([label, *(scores[source][name] for name in names)])
     for name, scores in metrics["baselines"].items():
-        rows.append([name.replace("_", "-"), *(scores.get(column, "") for column in names)])
+        rows.append([_title(name), *(scores.get(column, "") for column in names)])
     where = metrics["dataset"]
     if names:
         title = ", ".join(
@@ -91,6 +112,33 @@ def show_scores(metrics: dict[str, Any]) -> None:
                 *([where["leak"]] if where["leak"] else []),
             ]
         )
-        print_table(title, ("checkpoint, masks", *(_COLUMNS[name] for name in names)), rows)
-    errors = metrics["scores"]["last"]["reconstruction"]
-    print("reconstruction (last): " + ", ".join(f"{name} {value:.5g}" for name, value in errors.items()))
+        print_table(title, ("checkpoint, masks", *(COLUMNS[name] for name in names)), rows)
+    for name, scores in metrics["baselines"].items():
+        print(f"{_title(name)}: {scores['what']}")
+    _show_errors(metrics["scores"]["last"])
+    diagnostics = metrics["scores"]["last"]["diagnostics"]
+    if diagnostics["verdict"] != "healthy" or diagnostics["warnings"]:
+        print(f"state of the slots: {diagnostics['verdict']}")
+        for warning in diagnostics["warnings"]:
+            print(f"  {warning}")
+
+
+def _title(baseline: str) -> str:
+    from boqsa.reports.explanations import BASELINES
+
+    return BASELINES.get(baseline, baseline)
+
+
+def _show_errors(scores: Mapping[str, Any]) -> None:
+    from boqsa.reports.explanations import RECONSTRUCTIONS
+
+    for name, title in RECONSTRUCTIONS.items():
+        if name not in scores:
+            continue
+        errors = dict(scores[name])
+        images = f", first {errors.pop('images')} images" if "images" in errors else ""
+        shown = "dVAE" if name == "reconstruction" and "tokens" in scores else title.lower()
+        print(f"{shown} (last{images}): " + ", ".join(f"{error} {value:.5g}" for error, value in errors.items()))
+    if "tokens" in scores:
+        tokens = scores["tokens"]
+        print(f"tokens: {tokens['used']} of {tokens['vocabulary']} used, perplexity {tokens['perplexity']:.1f}")
