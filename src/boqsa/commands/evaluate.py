@@ -1,6 +1,6 @@
 """`boqsa evaluate RUN`: score every checkpoint of a run and write its report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,48 +63,70 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-COLUMNS = {
-    "ari_fg": "ARI-FG",
-    "msc_fg": "MSC-FG",
-    "ari": "ARI",
-    "background_in_two_slots": "background in 2",
-    "ap": "AP",
-    "pq": "PQ",
-    "f1": "F1",
-    "precision": "precision",
-    "recall": "recall",
-    "mbo": "mBO",
-    "hungarian_iou": "matched IoU",
-    "iou": "oracle slot IoU",
-    "dice": "Dice",
-    "border_iou": "off-border slot IoU",
-    "border_dice": "Dice",
-    "fixed_iou": "fixed slot IoU",
-    "fixed_dice": "Dice",
+_COLUMNS = {
+    "multi_object": {
+        "ari_fg": "ARI-FG",
+        "msc_fg": "MSC-FG",
+        "ari": "ARI",
+        "background_in_two_slots": "background in 2",
+        "hungarian_iou": "matched IoU",
+    },
+    "instances": {
+        "ap": "AP",
+        "pq": "PQ",
+        "precision": "precision",
+        "recall": "recall",
+        "mbo": "mBO",
+        "hungarian_iou": "matched IoU",
+    },
 }
-"""The metrics that fit on a terminal; `metrics.json` and the report have all."""
+"""The metrics that fit on a terminal, by task; `metrics.json` and the report have all."""
+
+_CHOICES = {
+    "oracle slot": ("iou", "dice"),
+    "off-border slot": ("border_iou", "border_dice"),
+    "fixed slot": ("fixed_iou", "fixed_dice"),
+}
+"""Of foreground extraction: which slot is the foreground. The first is chosen by labels, the others without."""
 
 
-def columns_of(measured: Mapping[str, Any]) -> list[str]:
-    """Which of the columns a table of these scores has; mBO is MSC-FG, and not shown twice."""
-    return [name for name in COLUMNS if name in measured and not (name == "mbo" and "msc_fg" in measured)]
+def score_table(
+    task: str, title: str, heads: Sequence[str], entries: Sequence[tuple[list[Any], Mapping[str, Any]]]
+) -> None:
+    """A table of scores: a row for each entry, and for foreground tasks for each choice of slot that it has.
+
+    Args:
+        task: Of the recipe.
+        title: Of the table.
+        heads: Of the columns before the scores.
+        entries: The cells of these columns, and scores by name; a score may be missing.
+    """
+    if task == "foreground":
+        rows = [
+            [*cells, choice, scores[iou], scores[dice]]
+            for cells, scores in entries
+            for choice, (iou, dice) in _CHOICES.items()
+            if iou in scores
+        ]
+        print_table(title, (*heads, "foreground is", "IoU", "Dice"), rows, first_whole=True)
+        return
+    columns = _COLUMNS[task]
+    rows = [[*cells, *(scores.get(name, "") for name in columns)] for cells, scores in entries]
+    print_table(title, (*heads, *columns.values()), rows, first_whole=True)
 
 
 def show_scores(metrics: dict[str, Any]) -> None:
     """Tables of the scores and of the errors, and in words what the baselines are and whether the slots work."""
-    from boqsa.reports import MASKS, main_masks
+    from boqsa.reports import MASKS
 
-    names = columns_of(main_masks(metrics["scores"]["last"]))
-    rows: list[list[Any]] = []
+    entries: list[tuple[list[Any], Mapping[str, Any]]] = []
     for checkpoint, scores in metrics["scores"].items():
         for source in MASKS:
             if source in scores:
-                label = f"{checkpoint}, {source.removesuffix('_masks')}"
-                rows.append([label, *(scores[source][name] for name in names)])
-    for name, scores in metrics["baselines"].items():
-        rows.append([_title(name), *(scores.get(column, "") for column in names)])
+                entries.append(([f"{checkpoint}, {source.removesuffix('_masks')}"], scores[source]))
+    entries += [([_title(name)], scores) for name, scores in metrics["baselines"].items()]
     where = metrics["dataset"]
-    if names:
+    if entries:
         title = ", ".join(
             [
                 f"{where['name']}, {where['split']}: {where['images']} images",
@@ -112,7 +134,7 @@ def show_scores(metrics: dict[str, Any]) -> None:
                 *([where["leak"]] if where["leak"] else []),
             ]
         )
-        print_table(title, ("checkpoint, masks", *(COLUMNS[name] for name in names)), rows)
+        score_table(metrics["task"], title, ["checkpoint, masks"], entries)
     for name, scores in metrics["baselines"].items():
         print(f"{_title(name)}: {scores['what']}")
     _show_errors(metrics["scores"]["last"])

@@ -1,12 +1,13 @@
 """`boqsa transfer RUN --to NAME...`: score a trained run on data sets that it never saw."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from boqsa.commands.arguments import parse, print_json, print_table
+from boqsa.commands.arguments import parse, print_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +59,17 @@ def main(arguments: list[str]) -> int:
 
 def show_transfer(found: dict[str, Any]) -> None:
     """A table, one row for each data set; one table for each task if there are several."""
-    from boqsa.commands.evaluate import COLUMNS, columns_of
+    from boqsa.commands.evaluate import score_table
 
     for task in dict.fromkeys(row["task"] for row in found["rows"]):
         rows = [row for row in found["rows"] if row["task"] == task]
-        names = columns_of(rows[0]["scores"])
         title = f"{found['recipe']}, checkpoint {found['checkpoint']}, scored as {task}"
         if not any(row["own_protocol"] for row in rows):
             title += ", which is the task of the data and not of the run"
-        cells = [[_label(row), row["images"], *(row["scores"][name] for name in names)] for row in rows]
-        print_table(title, ("data set, split", "images", *(COLUMNS[name] for name in names)), cells)
+        entries: list[tuple[list[Any], Mapping[str, Any]]] = [
+            ([_label(row), row["images"]], row["scores"]) for row in rows
+        ]
+        score_table(task, title, ["data set, split", "images"], entries)
     if found["own_left_out"] is not None:
         print(f"the run's own data was left out: {found['own_left_out']}")
 

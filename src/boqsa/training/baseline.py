@@ -101,6 +101,7 @@ def k_means_segmentation(
         generator = np.random.default_rng([seed, index])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a cluster that lost its last pixel stays empty
+            warnings.simplefilter("ignore", RuntimeWarning)  # fewer colours than clusters: 0 / 0 in the start
             _, label = kmeans2(features, clusters, minit="++", rng=generator)
         labels.append(label.reshape(size))
     return torch.from_numpy(np.stack(labels).astype(np.int64))
@@ -168,7 +169,7 @@ def _untrained(
         torch.manual_seed(recipe.seed)
         model = build_model(recipe).to(device)
     scores = headline(evaluate(model, split, protocol, iterations=iterations, device=device))
-    choice = "; oracle slot where IoU and Dice have no other name" if protocol.task == "foreground" else ""
+    choice = "; oracle slot, and the choices without labels" if protocol.task == "foreground" else ""
     return {**scores, "what": f"the same model with the fresh weights that training began with, same protocol{choice}"}
 
 
