@@ -203,7 +203,7 @@ def _errors(scores: Mapping[str, Any]) -> str:
     if tokens:
         notes.append(
             f"Tokens: {number(tokens.get('used'))} of {number(tokens.get('vocabulary'))} are used, perplexity "
-            f"{number(tokens.get('perplexity'))} (all alike: as many as are used; one for everything: 1)."
+            f"{number(tokens.get('perplexity'))} (all equally often: as many as are used; always the same one: 1)."
         )
     return table_ + (f'<p class="note">{escape(" ".join(notes))}</p>' if notes else "")
 
