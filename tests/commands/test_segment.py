@@ -11,7 +11,7 @@ from boqsa.atomic import write_text
 from boqsa.commands import main
 from boqsa.inference.load import build_model, model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE, write_checkpoint
-from boqsa.recipes import DataRecipe, MixtureRecipe, Recipe
+from boqsa.recipes import DataRecipe, MixtureRecipe, Recipe, TransformerRecipe
 
 TINY = MixtureRecipe(
     num_slots=3,
@@ -24,13 +24,29 @@ TINY = MixtureRecipe(
 )
 
 
+TINY_TRANSFORMER = TransformerRecipe(
+    num_slots=3,
+    slot_size=8,
+    mlp_size=8,
+    vocab_size=10,
+    width=8,
+    blocks=1,
+    heads=2,
+    encoder_channels=(4,),
+    encoder_strides=(1,),
+)
+
+
 @pytest.fixture
 def run(tmp_path):
-    recipe = Recipe(name="tiny", data=DataRecipe(name="scenes", image_size=16), model=TINY)
+    return make_run(tmp_path / "run", TINY)
+
+
+def make_run(folder, model):
+    recipe = Recipe(name="tiny", data=DataRecipe(name="scenes", image_size=16), model=model)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         built = build_model(recipe)
-    folder = tmp_path / "run"
     for name in ("last", "best_ari_fg"):
         write_checkpoint(
             folder / CHECKPOINTS / name, built, config=model_config(recipe), step=1, recipe_hash=recipe.hash
@@ -63,6 +79,19 @@ def test_a_folder_in_json(run, pictures, tmp_path, capsys):
     with np.load(found["images"][1]["arrays"]) as arrays:
         shares = [(arrays["labels"] == slot).mean() for slot in range(3)]
     assert found["images"][1]["areas"] == pytest.approx(shares)
+
+
+def test_a_transformer_segments_as_a_mixture_does(pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["segment", make_run(tmp_path / "run", TINY_TRANSFORMER), str(pictures), "--out", str(out)]) == 0
+    assert "2 segmented" in capsys.readouterr().out
+    with np.load(out / "a.npz") as arrays:
+        assert arrays["masks"].shape == (3, 16, 16)
+        assert arrays["masks"].sum(axis=0) == pytest.approx(1, abs=1e-5)
+        labels = arrays["labels"]
+    assert labels.shape == (12, 30)
+    assert labels.max() < 3
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "a_labels.png")), labels)
 
 
 def test_words_without_json(run, pictures, tmp_path, capsys):

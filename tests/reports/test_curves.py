@@ -43,8 +43,8 @@ def test_nothing_to_draw_is_none(rows: list[dict[str, Any]]) -> None:
     assert score_curve(rows) is None
 
 
-@pytest.mark.parametrize("scores", [{"ari_fg": 0.5, "msc_fg": math.nan}, {"iou": 0.4, "dice": -0.1}])
-def test_score_curve_draws_either_task(scores: dict[str, float]) -> None:
+@pytest.mark.parametrize("scores", [{"ari_fg": 0.5, "msc_fg": math.nan}, {"iou": 0.4, "dice": -0.1}, {"ap": 0.2}])
+def test_score_curve_draws_every_task(scores: dict[str, float]) -> None:
     read(score_curve([{"event": "evaluation", "step": 5, **scores}]))
 
 

@@ -38,6 +38,17 @@ def test_size_follows_from_rows_columns_and_scale(with_truth: bool, with_reconst
     assert picture.height == 2 * _MARGIN + _HEADER + 2 * 24 + _GAP
 
 
+def test_more_pictures_stand_last_in_their_order() -> None:
+    image, masks = halves(scenes=2)
+    more = {"first": torch.full((2, 3, 8, 8), 1.0), "second": torch.full((2, 3, 8, 8), 0.2)}
+    picture = segmentation_grid(image, masks, more=more, rows=1, scale=2)
+    assert (tile(picture, 0, 6, 16) == 255).all()
+    assert (tile(picture, 0, 7, 16) == 51).all()
+    assert picture.width == 2 * _MARGIN + 8 * 16 + 7 * _GAP
+    with pytest.raises(ValueError, match="second must have shape"):
+        segmentation_grid(image, masks, more={**more, "second": image[:1]})
+
+
 def test_small_pictures_are_enlarged_and_large_ones_are_not() -> None:
     for size, side in ((32, 96), (64, 128), (128, 128)):
         picture = segmentation_grid(*halves(scenes=1, size=size))

@@ -234,8 +234,60 @@ def test_foreground_runs_show_overlap() -> None:
     parsed = page(metrics={"recipe": "birds", "scores": {"last": {"decoder_masks": masks}}}, log=[])
     assert "0.543" in parsed.text
     assert "0.679" in parsed.text
-    assert "overlap: 2" in parsed.text
+    assert "oracle slot: 2" in parsed.text
     assert "ARI-FG" not in parsed.text
+
+
+def test_a_transformer_shows_its_choices_of_slot_baselines_and_reconstructions() -> None:
+    last = {
+        "attention_masks": {"iou": 0.61, "dice": 0.72, "border_iou": 0.59, "fixed_iou": 0.58, "left_out": {}},
+        "reconstruction": {"mse": 0.0111},
+        "reconstruction_teacher_forced": {"mse": 0.0222},
+        "reconstruction_generated": {"mse": 0.0333, "images": 32},
+        "tokens": {"vocabulary": 256, "used": 41, "perplexity": 17.5},
+        "diagnostics": {"verdict": "half_split", "half_split": 0.912, "slot_information": 0.123, "warnings": []},
+    }
+    what = {"iou": 0.444, "what": "Chosen by labels."}
+    parsed = page(
+        metrics={
+            "recipe": "dogs",
+            "scores": {"last": last},
+            "baselines": dict.fromkeys(("half_splits", "centre_prior", "k_means", "untrained"), what),
+        },
+        log=[],
+    )
+    heads = {attributes.get("data-label") for attributes in parsed.attributes("td")}
+    assert {"Masks of attention", "half splits", "centre prior", "k-means", "untrained model"} <= heads
+    assert {"dVAE", "Teacher-forced", "Generated from slots"} <= heads
+    assert "Masks of the decoder" not in heads
+    for words in ("Oracle slot: IoU", "Off-border slot: IoU", "Fixed slot: IoU", "first 32 images", "41 of 256"):
+        assert words in parsed.text
+    for number in ("0.610", "0.590", "0.580", "0.011", "0.022", "0.033", "17.500", "0.912", "0.123"):
+        assert number in parsed.text
+    assert "Halves: the two slots" in parsed.text
+    assert "painting" not in parsed.text.split("All scores")[0]
+
+
+def test_instances_show_their_own_scores() -> None:
+    masks = {
+        "ap": 0.345,
+        "pq": 0.234,
+        "precision": 0.4,
+        "recall": 0.3,
+        "true_positives": 17,
+        "left_out": {"instances": 5},
+    }
+    parsed = page(metrics={"recipe": "ycb", "scores": {"last": {"attention_masks": masks}}}, log=[])
+    for words in ("AP", "PQ", "0.345", "0.234", "Found", "17", "objects: 5"):
+        assert words in parsed.text
+
+
+def test_signs_that_a_model_does_not_have_are_left_out() -> None:
+    signs = {"half_split": None, "slot_information": None, "background_slots": None, "dead_slots": 0}
+    text = page(metrics={"scores": {"last": {"diagnostics": signs}}}, log=[]).text
+    assert "Slots on the background" in text
+    assert "Halves" not in text
+    assert "Told by the slots" not in text
 
 
 def test_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

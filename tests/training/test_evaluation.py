@@ -11,7 +11,7 @@ from torch import Tensor
 from boqsa import metrics
 from boqsa.data import PackedDataset
 from boqsa.inference.load import build_model
-from boqsa.models import MixtureModel
+from boqsa.models import MixtureModel, TransformerModel
 from boqsa.recipes import EvaluateRecipe, Recipe
 from boqsa.training import evaluate
 from boqsa.training.evaluation import attention_masks, headline
@@ -21,6 +21,18 @@ from boqsa.training.evaluation import attention_masks, headline
 def model(recipe: Recipe) -> MixtureModel:
     torch.manual_seed(0)
     return build_model(recipe)
+
+
+@pytest.fixture
+def transformer(transformer_recipe: Recipe) -> TransformerModel:
+    torch.manual_seed(0)
+    built = build_model(transformer_recipe)
+    assert isinstance(built, TransformerModel)
+    return built
+
+
+FOREGROUND = EvaluateRecipe(task="foreground", select_by="iou", batch_size=5)
+INSTANCES = EvaluateRecipe(task="instances", select_by="ap", batch_size=5)
 
 
 class Images:
@@ -55,6 +67,8 @@ def test_scores_equal_direct_calls(model: MixtureModel, validation_data: PackedD
             "msc_fg_weighted": metrics.segmentation_covering(labels, true, foreground_only=True, weighted=True),
             "background_in_one_slot": metrics.background_in_top_slots(labels, true, 1),
             "background_in_two_slots": metrics.background_in_top_slots(labels, true, 2),
+            "mbo": metrics.mean_best_overlap(labels, true),
+            "hungarian_iou": metrics.hungarian_iou(labels, true),
         }
         assert set(scores[source]) == {*direct, "left_out"}
         for name, values in direct.items():
@@ -106,10 +120,116 @@ def test_a_split_without_masks_has_no_label_metrics(
     assert headline(scores) == {}
 
 
-def test_foreground_protocol_reports_iou_and_dice(model: MixtureModel, validation_data: PackedDataset) -> None:
-    scores = evaluate(model, validation_data, EvaluateRecipe(task="foreground", select_by="iou"))
-    assert set(headline(scores)) == {"iou", "dice"}
-    assert 0 < scores["decoder_masks"]["iou"] < scores["decoder_masks"]["dice"] <= 1
+def test_foreground_protocol_chooses_the_slot_with_and_without_labels(
+    model: MixtureModel, validation_data: PackedDataset
+) -> None:
+    scores = evaluate(model, validation_data, FOREGROUND)["decoder_masks"]
+    sample = validation_data.batch(range(len(validation_data)))
+    with torch.no_grad():
+        labels = model.eval()(sample["image"]).segmentation()
+    oracle = metrics.best_slot_overlap(labels, sample["mask"])
+    free = metrics.label_free_overlap(labels, sample["mask"])
+    assert set(scores) == {
+        *("iou", "dice", "border_iou", "border_dice", "fixed_iou", "fixed_dice", "fixed_slot", "left_out"),
+    }
+    assert scores["iou"] == pytest.approx(float(oracle.iou.mean()))
+    assert scores["dice"] == pytest.approx(float(oracle.dice.mean()))
+    assert scores["border_iou"] == pytest.approx(float(free.iou.mean()))
+    assert scores["border_iou"] <= scores["iou"]
+    assert type(scores["fixed_slot"]) is int
+
+
+def test_instances_protocol_scores_whole_objects(
+    model: MixtureModel, validation_data: PackedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = validation_data.batch(range(len(validation_data)))
+    owners = torch.nn.functional.one_hot(sample["mask"], 3).movedim(-1, 1)[:, :, None].float()  # (B, K, 1, H, W)
+    forward, batches = model.forward, iter(owners.split(INSTANCES.batch_size))
+    monkeypatch.setattr(model, "forward", lambda image, **more: forward(image, **more)._replace(masks=next(batches)))
+    found = headline(evaluate(model, validation_data, INSTANCES))
+    objects = sum(len(mask.unique()) - 1 for mask in sample["mask"])
+    assert found["ap"] == found["precision"] == found["recall"] == found["mbo"] == found["hungarian_iou"] == 1.0
+    assert found["pq"] == pytest.approx(1.0, abs=1e-6)
+    assert (found["true_positives"], found["false_positives"], found["false_negatives"]) == (objects, 0, 0)
+
+
+def test_a_transformer_is_judged_by_its_attention(
+    transformer: TransformerModel, validation_data: PackedDataset
+) -> None:
+    scores = evaluate(transformer, validation_data, FOREGROUND)
+    assert "decoder_masks" not in scores
+    sample = validation_data.batch(range(len(validation_data)))
+    with torch.no_grad():
+        output = transformer.eval()(sample["image"])
+    direct = metrics.best_slot_overlap(output.segmentation(), sample["mask"])
+    assert headline(scores)["iou"] == scores["attention_masks"]["iou"] == pytest.approx(float(direct.iou.mean()))
+    assert scores["loss"] == pytest.approx(float(output.loss), rel=1e-5)
+    assert scores["losses"] == pytest.approx({name: float(value) for name, value in output.losses.items()}, rel=1e-5)
+    assert headline(evaluate(transformer, validation_data, INSTANCES)).keys() >= {"ap", "pq", "mbo", "ari_fg"}
+
+
+def test_a_transformer_has_three_reconstructions(transformer: TransformerModel, validation_data: PackedDataset) -> None:
+    scores = evaluate(transformer, validation_data, FOREGROUND, generated=7)  # of batches of 5
+    sample = validation_data.batch(range(len(validation_data)))
+    image = sample["image"].float() / 255
+    with torch.no_grad():
+        output = transformer.eval()(sample["image"])
+    for name, pictures in (
+        ("reconstruction", output.reconstruction),
+        ("reconstruction_teacher_forced", transformer.teacher_forced(output).image),
+        ("reconstruction_generated", transformer.generate(output.slots[:7]).image),
+    ):
+        direct = metrics.mse(pictures, image[: len(pictures)]).mean()
+        assert scores[name]["mse"] == pytest.approx(float(direct), rel=1e-5), name
+    assert scores["reconstruction_generated"]["images"] == 7
+    assert "reconstruction_generated" not in evaluate(transformer, validation_data, FOREGROUND)
+    assert evaluate(transformer, validation_data, FOREGROUND, generated=99)["reconstruction_generated"]["images"] == 12
+
+
+def test_the_use_of_tokens_is_counted(transformer: TransformerModel, validation_data: PackedDataset) -> None:
+    sample = validation_data.batch(range(len(validation_data)))
+    with torch.no_grad():
+        tokens = transformer.eval()(sample["image"]).tokens
+    _, counts = tokens.unique(return_counts=True)
+    share = counts / counts.sum()
+    found = evaluate(transformer, validation_data, FOREGROUND)["tokens"]
+    assert found["vocabulary"] == 12
+    assert found["used"] == len(counts)
+    assert found["perplexity"] == pytest.approx(float((-share * share.log()).sum().exp()), rel=1e-5)
+
+
+def test_slot_information_is_what_the_own_slots_save(
+    transformer: TransformerModel, validation_data: PackedDataset
+) -> None:
+    def measured(**options: Any) -> float | None:
+        protocol = replace(FOREGROUND, **options)
+        found: float | None = evaluate(transformer, validation_data, protocol)["diagnostics"]["slot_information"]
+        return found
+
+    sample = validation_data.batch(range(len(validation_data)))
+    with torch.no_grad():
+        output = transformer.eval()(sample["image"])
+        tokens = output.tokens.flatten(1)
+        others = transformer.token_decoder(transformer.token_decoder.embed(tokens), output.slots[[-1, *range(11)]])
+    chance, own = (
+        -logits.log_softmax(dim=-1).gather(2, tokens[:, :, None]).mean() for logits in (others, output.logits)
+    )
+    assert measured(batch_size=12) == pytest.approx(float(chance - own), abs=1e-6)
+    assert measured(batch_size=1) is None
+    with torch.no_grad():
+        transformer.token_decoder.project_slots.weight.zero_()
+    assert measured(batch_size=12) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_transformer_without_masks_is_still_measured(
+    transformer: TransformerModel, validation_data: PackedDataset
+) -> None:
+    scores = evaluate(transformer, Images(validation_data.batch(range(6))["image"], None), FOREGROUND)
+    assert headline(scores) == {}
+    assert set(scores) == {
+        *("loss", "losses", "images", "reconstruction", "reconstruction_teacher_forced", "tokens", "diagnostics"),
+    }
+    assert scores["diagnostics"]["model"] == "transformer"
 
 
 @pytest.mark.parametrize("training", [True, False])

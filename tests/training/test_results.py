@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from boqsa.commands import main
 from boqsa.data import PackedDataset, write_packed
 from boqsa.errors import BoqsaError
 from boqsa.inference.load import build_model, load, model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE, write_checkpoint
-from boqsa.recipes import DataRecipe, Recipe, get_recipe
+from boqsa.recipes import DataRecipe, EvaluateRecipe, Recipe, get_recipe
 from boqsa.training.evaluation import evaluate
 from boqsa.training.results import evaluate_run
 
@@ -59,6 +60,28 @@ def run(tmp_path: Path, packed: Path) -> Path:
             step=7 + seed,
             recipe_hash=recipe.hash,
         )
+    return folder
+
+
+@pytest.fixture
+def transformer_run(tmp_path: Path, packed: Path, transformer_recipe: Recipe) -> Path:
+    """The same with a transformer model on photographs, and one checkpoint."""
+    recipe = replace(
+        transformer_recipe,
+        data=DataRecipe(name="arrays", root=str(packed), image_size=16),
+        evaluate=EvaluateRecipe(task="foreground", select_by="iou"),
+    )
+    folder = tmp_path / "transformer"
+    folder.mkdir()
+    (folder / RECIPE).write_text(recipe.to_json())
+    torch.manual_seed(0)
+    write_checkpoint(
+        folder / CHECKPOINTS / "last",
+        build_model(recipe),
+        config=model_config(recipe),
+        step=5,
+        recipe_hash=recipe.hash,
+    )
     return folder
 
 
@@ -123,6 +146,62 @@ def test_command_prints_a_table(run: Path, capsys: pytest.CaptureFixture[str]) -
     shown = capsys.readouterr().out
     assert "ARI-FG" in shown
     assert "k-means" in shown
+
+
+def test_a_transformer_is_scored_and_shown(transformer_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(transformer_run), "--generate", "3"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in (
+        *("oracle slot", "off-border slot", "fixed slot", "half splits:", "centre prior:", "k-means:"),
+        *("untrained model:", "dVAE (last): mse", "teacher-forced (last): mse", "(last, first 3 images): mse"),
+        *("tokens: ", "of 12 used", "state of the slots: "),
+    ):
+        assert words in shown
+    metrics = json.loads((transformer_run / "metrics.json").read_text())
+    masks = metrics["scores"]["last"]["attention_masks"]
+    for name in ("iou", "dice", "border_iou", "border_dice", "fixed_iou", "fixed_dice"):
+        assert metrics[name] == masks[name]
+    assert metrics["task"] == "foreground"
+    assert metrics["scores"]["last"]["reconstruction_generated"]["images"] == 3
+    assert list(metrics["baselines"]) == ["half_splits", "centre_prior", "k_means", "untrained"]
+    assert metrics["scores"]["last"]["diagnostics"]["verdict"]
+    page = (transformer_run / "report.html").read_text()
+    for words in ("Off-border slot: IoU", "half splits", "Teacher-forced", "“generated” is what", "token by token"):
+        assert words in page
+
+
+def test_the_pictures_of_a_transformer_have_a_column_for_each_reconstruction(transformer_run: Path) -> None:
+    widths = []
+    for generated in (0, 1):
+        evaluate_run(transformer_run, generated=generated)
+        with Image.open(transformer_run / "pictures" / "segmentation.png") as picture:
+            widths.append(picture.width)
+    assert widths[1] - widths[0] == 96 + 4  # one more column
+    scores = json.loads((transformer_run / "metrics.json").read_text())["scores"]["last"]
+    assert scores["reconstruction_generated"]["images"] == 1
+    with pytest.raises(BoqsaError, match="must be at least 0"):
+        evaluate_run(transformer_run, generated=-1)
+
+
+def test_other_pictures_under_the_same_name_are_not_the_runs_own(run: Path, packed: Path, tmp_path: Path) -> None:
+    (run / "log.jsonl").write_text(
+        json.dumps({"event": "started", "step": 0, "data": PackedDataset(packed, "test").manifest.fingerprint})
+    )
+    images = np.random.default_rng(1).integers(0, 256, (4, 3, 16, 16), dtype=np.uint8)
+    write_packed(
+        tmp_path / "other",
+        {"test": (images, np.ones((4, 16, 16), dtype=np.uint8))},
+        name="arrays",
+        source="made by this test",
+        licence="none",
+        task="multi-object",
+        split_rule="all",
+    )
+    data = recipe_for(packed).data
+    evaluate_run(run)
+    evaluate_run(run, data=replace(data, root=str(tmp_path / "other")))
+    assert json.loads((run / "metrics.json").read_text())["dataset"]["images"] == 12
+    assert json.loads((run / "metrics_arrays_test.json").read_text())["dataset"]["images"] == 4
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "Discover objects in rendered scenes, from nothing to a report, in minutes."),
     "train": ("train", "Train a recipe, or go on with a run."),
     "evaluate": ("evaluate", "Score a run on a split, and write its report."),
+    "transfer": ("transfer", "Score a run on other data sets, without training."),
     "segment": ("segment", "Split pictures into objects with a trained run."),
     "recipes": ("recipes", "List the recipes, or show one."),
     "data": ("data", "List, prepare, mimic, check and show data sets."),

@@ -1,5 +1,6 @@
 """`boqsa evaluate RUN`: score every checkpoint of a run and write its report."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,8 @@ class Evaluate:
     """Split to score; by default the recipe's test split."""
     iterations: int | None = None
     """Slot-attention steps; by default the trained number."""
+    generate: int = 32
+    """Transformer models: decode so many images from their slots alone and report the error; 0 does without."""
     device: str = "cpu"
     """Where to evaluate."""
     json: bool = False
@@ -48,6 +51,7 @@ def main(arguments: list[str]) -> int:
         data=data,
         split=chosen.split,
         iterations=chosen.iterations,
+        generated=chosen.generate,
         device=chosen.device,
         command=" ".join(["boqsa evaluate", *arguments]),
     )
@@ -60,30 +64,69 @@ def main(arguments: list[str]) -> int:
 
 
 _COLUMNS = {
-    "ari_fg": "ARI-FG",
-    "msc_fg": "MSC-FG",
-    "ari": "ARI",
-    "background_in_two_slots": "background in 2",
-    "iou": "IoU",
-    "dice": "Dice",
+    "multi_object": {
+        "ari_fg": "ARI-FG",
+        "msc_fg": "MSC-FG",
+        "ari": "ARI",
+        "background_in_two_slots": "background in 2",
+        "hungarian_iou": "matched IoU",
+    },
+    "instances": {
+        "ap": "AP",
+        "pq": "PQ",
+        "precision": "precision",
+        "recall": "recall",
+        "mbo": "mBO",
+        "hungarian_iou": "matched IoU",
+    },
 }
-"""The metrics that fit on a terminal; `metrics.json` and the report have all."""
+"""The metrics that fit on a terminal, by task; `metrics.json` and the report have all."""
+
+_CHOICES = {
+    "oracle slot": ("iou", "dice"),
+    "off-border slot": ("border_iou", "border_dice"),
+    "fixed slot": ("fixed_iou", "fixed_dice"),
+}
+"""Of foreground extraction: which slot is the foreground. The first is chosen by labels, the others without."""
+
+
+def score_table(
+    task: str, title: str, heads: Sequence[str], entries: Sequence[tuple[list[Any], Mapping[str, Any]]]
+) -> None:
+    """A table of scores: a row for each entry, and for foreground tasks for each choice of slot that it has.
+
+    Args:
+        task: Of the recipe.
+        title: Of the table.
+        heads: Of the columns before the scores.
+        entries: The cells of these columns, and scores by name; a score may be missing.
+    """
+    if task == "foreground":
+        rows = [
+            [*cells, choice, scores[iou], scores[dice]]
+            for cells, scores in entries
+            for choice, (iou, dice) in _CHOICES.items()
+            if iou in scores
+        ]
+        print_table(title, (*heads, "foreground is", "IoU", "Dice"), rows, first_whole=True)
+        return
+    columns = _COLUMNS[task]
+    rows = [[*cells, *(scores.get(name, "") for name in columns)] for cells, scores in entries]
+    print_table(title, (*heads, *columns.values()), rows, first_whole=True)
 
 
 def show_scores(metrics: dict[str, Any]) -> None:
-    """A table: one row for each checkpoint and mask source, a column for each main metric."""
-    measured = metrics["scores"]["last"].get("decoder_masks", {})
-    names = [name for name in _COLUMNS if name in measured]
-    rows: list[list[Any]] = []
+    """Tables of the scores and of the errors, and in words what the baselines are and whether the slots work."""
+    from boqsa.reports import MASKS
+
+    entries: list[tuple[list[Any], Mapping[str, Any]]] = []
     for checkpoint, scores in metrics["scores"].items():
-        for source in ("decoder_masks", "attention_masks"):
+        for source in MASKS:
             if source in scores:
-                label = f"{checkpoint}, {source.removesuffix('_masks')}"
-                rows.append([label, *(scores[source][name] for name in names)])
-    for name, scores in metrics["baselines"].items():
-        rows.append([name.replace("_", "-"), *(scores.get(column, "") for column in names)])
+                entries.append(([f"{checkpoint}, {source.removesuffix('_masks')}"], scores[source]))
+    entries += [([_title(name)], scores) for name, scores in metrics["baselines"].items()]
     where = metrics["dataset"]
-    if names:
+    if entries:
         title = ", ".join(
             [
                 f"{where['name']}, {where['split']}: {where['images']} images",
@@ -91,6 +134,33 @@ def show_scores(metrics: dict[str, Any]) -> None:
                 *([where["leak"]] if where["leak"] else []),
             ]
         )
-        print_table(title, ("checkpoint, masks", *(_COLUMNS[name] for name in names)), rows)
-    errors = metrics["scores"]["last"]["reconstruction"]
-    print("reconstruction (last): " + ", ".join(f"{name} {value:.5g}" for name, value in errors.items()))
+        score_table(metrics["task"], title, ["checkpoint, masks"], entries)
+    for name, scores in metrics["baselines"].items():
+        print(f"{_title(name)}: {scores['what']}")
+    _show_errors(metrics["scores"]["last"])
+    diagnostics = metrics["scores"]["last"]["diagnostics"]
+    if diagnostics["verdict"] != "healthy" or diagnostics["warnings"]:
+        print(f"state of the slots: {diagnostics['verdict']}")
+        for warning in diagnostics["warnings"]:
+            print(f"  {warning}")
+
+
+def _title(baseline: str) -> str:
+    from boqsa.reports.explanations import BASELINES
+
+    return BASELINES.get(baseline, baseline)
+
+
+def _show_errors(scores: Mapping[str, Any]) -> None:
+    from boqsa.reports.explanations import RECONSTRUCTIONS
+
+    for name, title in RECONSTRUCTIONS.items():
+        if name not in scores:
+            continue
+        errors = dict(scores[name])
+        images = f", first {errors.pop('images')} images" if "images" in errors else ""
+        shown = "dVAE" if name == "reconstruction" and "tokens" in scores else title.lower()
+        print(f"{shown} (last{images}): " + ", ".join(f"{error} {value:.5g}" for error, value in errors.items()))
+    if "tokens" in scores:
+        tokens = scores["tokens"]
+        print(f"tokens: {tokens['used']} of {tokens['vocabulary']} used, perplexity {tokens['perplexity']:.1f}")

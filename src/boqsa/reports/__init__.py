@@ -8,18 +8,22 @@ reads data.
     grid       one scene a row: image, masks, reconstruction, and each slot's own picture
     curves     loss, scores and slot use, as PNG
     html       the report: one self-contained file
+    masks      which masks a model is judged by
     png        saving pictures, never half of one
 """
 
 from boqsa.reports.curves import loss_curve, score_curve, slot_use_bars
 from boqsa.reports.grid import segmentation_grid
 from boqsa.reports.html import report_html, write_report
+from boqsa.reports.masks import MASKS, main_masks
 from boqsa.reports.overlay import overlay, paint
 from boqsa.reports.palette import slot_colours
 from boqsa.reports.png import png_bytes, save_label_png, save_png
 
 __all__ = [
+    "MASKS",
     "loss_curve",
+    "main_masks",
     "overlay",
     "paint",
     "png_bytes",

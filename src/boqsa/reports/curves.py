@@ -22,8 +22,12 @@ _SCORES = {
     "ari_fg": ("ARI-FG", _BLUE, "o"),
     "msc_fg": ("MSC-FG", _ORANGE, "s"),
     "ari": ("ARI", _GREEN, "^"),
-    "iou": ("IoU", _BLUE, "o"),
-    "dice": ("Dice", _ORANGE, "s"),
+    "iou": ("oracle slot: IoU", _BLUE, "o"),
+    "dice": ("oracle slot: Dice", _ORANGE, "s"),
+    "border_iou": ("off-border slot: IoU", _GREEN, "^"),
+    "fixed_iou": ("fixed slot: IoU", _PURPLE, "v"),
+    "ap": ("AP", _ORANGE, "s"),
+    "pq": ("PQ", _PURPLE, "v"),
 }
 
 
@@ -60,7 +64,7 @@ def loss_curve(log: Sequence[Mapping[str, Any]]) -> bytes | None:
 
 
 def score_curve(log: Sequence[Mapping[str, Any]]) -> bytes | None:
-    """Validation scores of the decoder's masks against step.
+    """Validation scores of the main masks against step.
 
     Returns:
         PNG, or None where the log has no finite score.

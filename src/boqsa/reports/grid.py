@@ -1,12 +1,14 @@
 """The picture of what was found: one scene a row, from the image to what each slot holds.
 
 Columns: image, truth (if known), found, overlay, reconstruction (if any), then each slot's picture times its
-mask. A true object is shown in the colour of the slot that overlaps it most, one colour an object; so an
-object that was found has one colour in "truth" and "found", and a miss shows as a change of colour.
+mask, then more pictures of the scene (if any). A true object is shown in the colour of the slot that overlaps it
+most, one colour an object; so an object that was found has one colour in "truth" and "found", and a miss shows as a
+change of colour.
 
 Shapes: B scenes, K slots, H W pixels.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -44,6 +46,7 @@ def segmentation_grid(
     rows: int = 8,
     slot_reconstructions: Float[Tensor, "B K 3 H W"] | None = None,
     reconstruction: Float[Tensor, "B 3 H W"] | None = None,
+    more: Mapping[str, Float[Tensor, "B 3 H W"]] | None = None,
     scale: int | None = None,
 ) -> Image.Image:
     """Draw the first scenes of a batch with what the model made of them.
@@ -56,6 +59,8 @@ def segmentation_grid(
         slot_reconstructions: What each slot would paint, in [0, 1] units, clamped here. Without them a slot's
             column shows the part of the image it owns.
         reconstruction: The whole picture from all slots, in [0, 1] units.
+        more: Further pictures of the scenes by the title of their column, as a transformer model has several
+            reconstructions.
         scale: Whole factor that pictures are enlarged by, pixel by pixel; None means to about 96 pixels.
 
     Returns:
@@ -64,7 +69,8 @@ def segmentation_grid(
     Raises:
         ValueError: if the shapes do not belong together, or there is nothing to draw.
     """
-    _check_shapes(image, masks, true, slot_reconstructions, reconstruction)
+    more = more or {}
+    _check_shapes(image, masks, true, slot_reconstructions, {"reconstruction": reconstruction, **more})
     if rows < 1 or (scale is not None and scale < 1):
         raise ValueError(f"rows and scale must be at least 1, got {rows} and {scale}.")
     scale = scale or max(1, round(_TILE / max(image.shape[-2:])))
@@ -85,6 +91,7 @@ def segmentation_grid(
         if slot_reconstructions is not None:
             own = _enlarge(_pixels(slot_reconstructions[:rows, slot]), scale)
         columns.append(_Column(f"slot {slot + 1}", _on_checks(own, shares[..., slot]), tuple(colour.tolist())))
+    columns += [_Column(title, _enlarge(_pixels(pictures[:rows]), scale)) for title, pictures in more.items()]
     return _draw(columns)
 
 
@@ -110,7 +117,7 @@ def _check_shapes(
     masks: Tensor,
     true: Tensor | None,
     slot_reconstructions: Tensor | None,
-    reconstruction: Tensor | None,
+    reconstructions: Mapping[str, Tensor | None],
 ) -> None:
     if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape or masks.ndim != 5:
         raise ValueError(
@@ -118,11 +125,11 @@ def _check_shapes(
         )
     batch, _, height, width = image.shape
     slots = masks.shape[1]
-    expected = {
+    expected: dict[str, tuple[Tensor | None, tuple[int, ...]]] = {
         "masks": (masks, (batch, slots, 1, height, width)),
         "true": (true, (batch, height, width)),
         "slot_reconstructions": (slot_reconstructions, (batch, slots, 3, height, width)),
-        "reconstruction": (reconstruction, (batch, 3, height, width)),
+        **{name: (tensor, (batch, 3, height, width)) for name, tensor in reconstructions.items()},
     }
     for name, (tensor, shape) in expected.items():
         if tensor is not None and tuple(tensor.shape) != shape:

@@ -29,19 +29,35 @@ from boqsa.reports.elements import (
     table,
     with_code,
 )
-from boqsa.reports.explanations import DIAGNOSTICS, ERRORS, PICTURES, SCORES, VERDICTS, Explanation
+from boqsa.reports.explanations import (
+    BASELINES,
+    DIAGNOSTICS,
+    ERRORS,
+    LEFT_OUT,
+    PICTURES,
+    RECONSTRUCTIONS,
+    SCORES,
+    VERDICTS,
+    Explanation,
+)
+from boqsa.reports.masks import MASKS, main_masks
 from boqsa.reports.png import png_bytes
 from boqsa.reports.stylesheet import STYLESHEET
 
 _INTRODUCTION = (
     "An image goes in, a few <em>slots</em> compete for its pixels, and every pixel comes out owned by one "
-    "slot. The slots learn this only by painting the image again, each its own part: nobody told them what "
+    "slot. The slots learn this only by {task}: nobody told them what "
     "an object is. Labels were used for the scores below, and for nothing else."
 )
-_HEADLINES = ("ari_fg", "msc_fg", "iou", "dice", "ari", "background_in_two_slots")
-_MASKS = {"decoder_masks": "Masks of the decoder", "attention_masks": "Masks of attention"}
+_PAINTING = "painting the image again, each its own part"
+_FORETELLING = "helping to foretell a code of the image, token by token"
+_HEADLINES = (
+    *("ari_fg", "msc_fg", "ap", "pq", "iou", "dice", "border_iou", "fixed_iou", "ari", "background_in_two_slots"),
+    *("precision", "recall"),
+)
+_ONLY_SOME = ("half_split", "slot_information")
+"""Signs that many models do not have: left out, not shown as missing."""
 _CHECKPOINTS = {"last": "the last step", "best_loss": "the step with the lowest validation loss"}
-_BASELINES = {"k_means": "k-means"}
 
 
 def report_html(
@@ -118,14 +134,20 @@ def _header(name: str, metrics: Mapping[str, Any]) -> str:
             about.append("a part of the published set")
         if dataset.get("leak"):
             about.append(str(dataset["leak"]))
+    introduction = _INTRODUCTION.format(task=_FORETELLING if _has_tokens(metrics) else _PAINTING)
     return (
         f'<header><h1>What the slots found</h1>\n<p class="quiet">{with_code(", ".join(about))}</p>\n'
-        f'<p class="lead">{_INTRODUCTION}</p></header>'
+        f'<p class="lead">{introduction}</p></header>'
     )
 
 
+def _has_tokens(metrics: Mapping[str, Any]) -> bool:
+    """Whether the model is a transformer."""
+    return bool(block(metrics, "scores", "last", "tokens"))
+
+
 def _cards(metrics: Mapping[str, Any]) -> str:
-    scores = {**block(metrics, "scores", "last", "decoder_masks"), **_top_level(metrics)}
+    scores = {**main_masks(block(metrics, "scores", "last")), **_top_level(metrics)}
     keys = [key for key in _HEADLINES if key in scores] or ["ari_fg", "msc_fg"]
     return '<dl class="cards">' + "".join(_card(key, scores.get(key), metrics) for key in keys) + "</dl>"
 
@@ -152,20 +174,38 @@ def _score_tables(metrics: Mapping[str, Any]) -> str:
     scores = block(metrics, "scores")
     parts = []
     for checkpoint in [name for name in _CHECKPOINTS if name in scores] or ["last"]:
-        columns = {title: block(scores, checkpoint, masks) for masks, title in _MASKS.items()}
+        measured = block(scores, checkpoint)
+        columns = {title: block(measured, masks) for masks, title in MASKS.items()}
         if checkpoint == "last":
-            decoder = _MASKS["decoder_masks"]
-            columns[decoder] = {**columns[decoder], **_top_level(metrics)}
+            main = next((title for title, values in columns.items() if values), next(iter(columns)))
+            columns[main] = {**columns[main], **_top_level(metrics)}
             columns |= {_baseline_title(name): values for name, values in _baselines(metrics).items()}
-        errors = {"Error": block(scores, checkpoint, "reconstruction")}
         compared = _comparison("Score", columns, SCORES) or "<p>The masks were not measured: no labels.</p>"
-        content = compared + _left_out(columns) + _comparison("Reconstruction", errors, ERRORS)
+        content = compared + _left_out(columns) + _errors(measured)
         title = f"Weights of {_CHECKPOINTS[checkpoint]}"
         if checkpoint == "last":
             parts.append(f"<h3>{title}</h3>{content}{_about_baselines(metrics)}")
         else:
             parts.append(f"<details><summary>{title}</summary>{content}</details>")
     return "".join(parts)
+
+
+def _errors(scores: Mapping[str, Any]) -> str:
+    """Reconstruction errors of a checkpoint, and how many tokens stand for the pictures."""
+    tokens, generated = block(scores, "tokens"), block(scores, "reconstruction_generated")
+    titles = RECONSTRUCTIONS if tokens else {"reconstruction": "Error"}
+    if tokens:
+        titles = {**titles, "reconstruction": "dVAE"}
+    table_ = _comparison("Reconstruction", {title: block(scores, name) for name, title in titles.items()}, ERRORS)
+    notes = []
+    if is_measured(generated.get("images")):
+        notes.append(f"{titles['reconstruction_generated']}: first {number(generated['images'])} images.")
+    if tokens:
+        notes.append(
+            f"Tokens: {number(tokens.get('used'))} of {number(tokens.get('vocabulary'))} are used, perplexity "
+            f"{number(tokens.get('perplexity'))} (all equally often: as many as are used; always the same one: 1)."
+        )
+    return table_ + (f'<p class="note">{escape(" ".join(notes))}</p>' if notes else "")
 
 
 def _comparison(head: str, columns: Mapping[str, Mapping[str, Any]], known: Mapping[str, Explanation]) -> str:
@@ -184,7 +224,9 @@ def _left_out(columns: Mapping[str, Mapping[str, Any]]) -> str:
     """How many images had nothing to score; labels alone decide that, so the first masks speak for all."""
     counts = next((block(values, "left_out") for values in columns.values() if block(values, "left_out")), {})
     listed = [
-        f"{SCORES[key].title if key in SCORES else key}: {number(count)}" for key, count in counts.items() if count
+        f"{SCORES[key].title if key in SCORES else LEFT_OUT.get(key, key)}: {number(count)}"
+        for key, count in counts.items()
+        if count
     ]
     if not listed:
         return ""
@@ -197,7 +239,7 @@ def _baselines(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _baseline_title(name: str) -> str:
-    return _BASELINES.get(name, name)
+    return BASELINES.get(name, name)
 
 
 def _about_baselines(metrics: Mapping[str, Any]) -> str:
@@ -243,7 +285,9 @@ def _diagnosis(metrics: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> 
         parts.append(f'<p class="verdict {tone}">{escape(sentence)}</p>')
     parts += [f'<p class="warning">{with_code(str(warning))}</p>' for warning in measured.get("warnings") or ()]
     parts.append("<p>The loss cannot tell. These numbers watch for the usual failures; all but one need no labels.</p>")
-    parts.append(_comparison("Sign", {"Value": measured}, DIAGNOSTICS))
+    absent = [name for name in _ONLY_SOME if measured.get(name) is None]
+    watched = {name: explanation for name, explanation in DIAGNOSTICS.items() if name not in absent}
+    parts.append(_comparison("Sign", {"Value": measured}, watched))
     area = measured.get("mask_area")
     if isinstance(area, Sequence) and not isinstance(area, str) and (bars := slot_use_bars(area)):
         words = "Mean share of the picture that each slot owns: " + ", ".join(f"{share:.0%}" for share in area)

@@ -11,9 +11,16 @@ numbers do (spec 8.4 names the usual failures):
     query_cosine           mean cosine between the initial slots of an image, -1 to 1
     position_information   share of the label's entropy that the pixel's position explains, 0 to 1: finds
                            halves; on few images (under 20 or so) it says too much
-    loss_ratio             loss / loss of painting each image in its mean colour; 1: nothing was learned
+    half_split             of the pixels that the larger of two slots does not own, the share that one straight
+                           line through all images explains, 0 to 1; None with other numbers of slots
+    loss_ratio             squared error of the reconstruction / that of painting each image in its mean colour;
+                           1: nothing was learned. Of a transformer model it is the dVAE's, and says nothing of slots
+    slot_information       transformer models: nats a token that an image's own slots save the decoder, against the
+                           slots of another image; near 0 it ignores them. None for mixtures, and where images come
+                           one at a time. It depends a little on which images share a batch
     background_slots       slots that own over 10 % of the true background, mean over images; None without
                            labels
+    model                  "mixture" or "transformer": which advice fits
 """
 
 import math
@@ -30,6 +37,10 @@ DEAD_SHARE = 0.001
 BACKGROUND_SHARE = 0.1
 UNDECIDED = 0.1
 DIVERGED_RATIO = 2.0
+HALVES = 0.6
+"""Of `half_split`: with slots of equal size, a line that is right on 80 % of the pixels."""
+IGNORED = 0.01
+"""Of `slot_information`, in nats a token."""
 
 
 class Diagnostics:
@@ -38,12 +49,24 @@ class Diagnostics:
     def __init__(self) -> None:
         self._counts: Float[Tensor, "K P"] | None = None  # how often slot k owns pixel p
         self._mask_area: Float[Tensor, "K"] = torch.zeros(0)
-        self._sharpness = self._cosine = self._loss = self._flat_loss = 0.0
+        self._sharpness = self._cosine = self._error = self._flat_error = 0.0
+        self._information = 0.0
+        self._informed = 0  # images behind it
         self._background: list[float] = []
+        self._size = (0, 0)
+        self._model = ""
         self._images = 0
 
-    def update(self, output: Output, image: Float[Tensor, "B 3 H W"], true: Int[Tensor, "B H W"] | None) -> None:
-        """Take in a batch: the model's output, the image in [0, 1], and true labels if there are any."""
+    def update(
+        self,
+        output: Output,
+        image: Float[Tensor, "B 3 H W"],
+        true: Int[Tensor, "B H W"] | None,
+        *,
+        slot_information: float | None = None,
+    ) -> None:
+        """Take in a batch: the model's output, the image in [0, 1], true labels if there are any, and the batch's
+        `slot_information`, which takes the model to compute."""
         batch, count = output.masks.shape[:2]
         labels = output.segmentation().flatten(1)  # (B, P)
         owned = torch.nn.functional.one_hot(labels, count).sum(dim=0).T.double()  # (K, P)
@@ -52,9 +75,13 @@ class Diagnostics:
         self._mask_area = area if self._images == 0 else self._mask_area + area
         self._sharpness += float(output.masks.amax(dim=1).mean()) * batch
         self._cosine += _mean_cosine(output.initial_slots) * batch
-        self._loss += float(output.loss) * batch
-        # The published loss lives in [-1, 1] units: four times the squared error of [0, 1] ones.
-        self._flat_loss += float(4 * image.var(dim=(2, 3), correction=0).mean()) * batch
+        self._error += float((output.reconstruction - image).square().mean()) * batch
+        self._flat_error += float(image.var(dim=(2, 3), correction=0).mean()) * batch
+        if slot_information is not None:
+            self._information += slot_information * batch
+            self._informed += batch
+        self._size = (output.masks.shape[-2], output.masks.shape[-1])
+        self._model = "transformer" if output.slot_reconstructions is None else "mixture"
         if true is not None:
             shares = background_shares(labels.view(batch, *output.masks.shape[-2:]), true)
             sharing = (shares > BACKGROUND_SHARE).sum(dim=1)[~shares.isnan().any(dim=1)]
@@ -79,8 +106,11 @@ class Diagnostics:
             "mask_sharpness": self._sharpness / self._images,
             "query_cosine": self._cosine / self._images,
             "position_information": _position_information(self._counts),
-            "loss_ratio": self._loss / max(self._flat_loss, 1e-12),
+            "half_split": _half_split(self._counts, self._size) if slots == 2 else None,
+            "loss_ratio": self._error / max(self._flat_error, 1e-12),
+            "slot_information": self._information / self._informed if self._informed else None,
             "background_slots": sum(self._background) / len(self._background) if self._background else None,
+            "model": self._model,
         }
 
 
@@ -95,7 +125,8 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
         warmup_steps: Of the recipe; little moves in a few times as many.
 
     Returns:
-        "broken", "collapsed", "split_by_position", "flat" or "healthy", and the warnings.
+        "broken", "collapsed", "flat", "half_split", "split_by_position", "slots_ignored" or "healthy", and the
+        warnings.
     """
     slots = len(numbers["mask_area"])
     ratio = numbers["loss_ratio"]
@@ -103,24 +134,30 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
     decided = (numbers["mask_sharpness"] - 1 / slots) / (1 - 1 / slots) if slots > 1 else 1.0
     largest = max(numbers["slot_share"])
     early = step < 10 * max(warmup_steps, 100)
-    if not math.isfinite(ratio):
+    information = numbers["slot_information"]
+    is_mixture = numbers["model"] == "mixture"
+    if not math.isfinite(ratio) or not math.isfinite(information or 0.0):
         return "broken", [
             "Broken: the loss is not a number. Start again with a lower train.learning-rate, or with "
             "train.precision fp32."
         ]
     if ratio > DIVERGED_RATIO and not early:
         return "broken", [
-            f"Broken: the loss is {ratio:.1f} times that of painting each picture in its mean colour. "
+            f"Broken: the squared error is {ratio:.1f} times that of painting each picture in its mean colour. "
             "Training diverged; start again with a lower train.learning-rate, or a train.clip-norm above 0."
         ]
+    ignored = _ignored(information, early=early)
     if slots > 1 and decided >= UNDECIDED and (largest > 0.95 or numbers["dead_slots"] >= slots - 1):
+        narrower = "fewer model.decoder-channels" if is_mixture else "a smaller model.slot-size"
         return "collapsed", [
-            f"Collapsed: one slot owns {largest:.0%} of all pixels. Try another seed, fewer "
-            "model.decoder-channels, or a lower train.learning-rate."
+            f"Collapsed: one slot owns {largest:.0%} of all pixels. Try another seed, {narrower}, or a lower "
+            "train.learning-rate.",
+            *ignored,
         ]
     if ratio > 0.9 or decided < UNDECIDED:
+        painter = "the slots paint" if is_mixture else "the dVAE paints"
         what = (
-            "the slots paint no better than one mean colour a picture"
+            f"{painter} no better than one mean colour a picture"
             if ratio > 0.9
             else "every slot has about the same share of every pixel"
         )
@@ -130,17 +167,15 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
                 "This is usual so early; nothing is broken. Wait."
                 if early
                 else "Some runs stay here for long. Give it more steps, or raise train.learning-rate."
-            )
+            ),
+            *ignored,
         ]
-    warnings = []
-    state = "healthy"
-    if numbers["position_information"] > 0.5:
-        state = "split_by_position"
-        warnings.append(
-            f"Split by position: where a pixel is explains {numbers['position_information']:.0%} of which "
-            "slot owns it. The slots cut the picture in regions instead of finding objects. Try a smaller "
-            "model.slot-size or narrower model.decoder-channels, a longer train.sigma-steps, or another seed."
-        )
+    state, warnings = "healthy", list[str]()
+    if ignored:
+        state, warnings = "slots_ignored", ignored
+    split = _split_by_position(numbers)
+    if split is not None:
+        state, warnings = split[0], [split[1], *warnings]
     if numbers["dead_slots"]:
         warnings.append(
             f"{numbers['dead_slots']} of {slots} slots own next to nothing. Harmless if the pictures have "
@@ -154,6 +189,37 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
     if numbers["query_cosine"] > 0.95:
         warnings.append("The queries point in the same direction; check that model.gradient is bilevel.")
     return state, warnings
+
+
+def _ignored(information: float | None, *, early: bool) -> list[str]:
+    if early or information is None or information >= IGNORED:
+        return []
+    return [
+        f"Slots ignored: an image's own slots save the decoder {information:.3f} nats a token, so the tokens before "
+        "it are all it needs, and nothing asks the slots for objects. Give it more steps, another seed, or fewer "
+        "model.blocks."
+    ]
+
+
+def _split_by_position(numbers: dict[str, Any]) -> tuple[str, str] | None:
+    """The state and the warning if slots are regions of the picture, whatever is in it."""
+    halves, information = numbers["half_split"] or 0.0, numbers["position_information"]
+    narrower = "a smaller model.slot-size"
+    if numbers["model"] == "mixture":
+        narrower += " or narrower model.decoder-channels"
+    ways_out = f"Try {narrower}, a longer train.sigma-steps, or another seed"
+    if halves > HALVES:
+        return "half_split", (
+            "The two slots cut the picture in halves (left/right or top/bottom): one straight line, the same in "
+            f"every picture, explains {halves:.0%} of what the smaller slot owns. {ways_out}, or a model.num-slots "
+            "above 2. Only if the pictures are so built (sky over ground) may it be what they show: look at them."
+        )
+    if information > 0.5:
+        return "split_by_position", (
+            f"Split by position: where a pixel is explains {information:.0%} of which slot owns it. The slots cut "
+            f"the picture in regions instead of finding objects. {ways_out}."
+        )
+    return None
 
 
 def _entropy(share: Float[Tensor, "K"]) -> float:
@@ -170,6 +236,28 @@ def _position_information(counts: Float[Tensor, "K P"]) -> float:
     position = joint.sum(dim=0)
     information = entropy + _entropy(position) - _entropy(joint.flatten())
     return min(max(information / entropy, 0.0), 1.0)
+
+
+def _half_split(counts: Float[Tensor, "2 P"], size: tuple[int, int]) -> float:
+    """How much better one line through all images tells two slots apart than saying the larger one everywhere.
+
+    Goodman and Kruskal's lambda, (right - larger share) / (1 - larger share): 1 where the slots are half planes, 0
+    where the line does not help, as with a disc in the middle. The line is at a right angle to the direction in
+    which the smaller slot's share grows, at its best place.
+    """
+    share = counts.sum(dim=1) / counts.sum()
+    chance = float(share.max())
+    if chance > 1 - 1e-9:
+        return 0.0
+    joint = counts / counts.sum()  # (2, P), sums to 1
+    axes = [torch.linspace(-1, 1, side, dtype=counts.dtype, device=counts.device) for side in size]
+    position = torch.cartesian_prod(*axes).T  # (2, P): row and column
+    direction = position @ (joint[1] - share[1] * joint.sum(dim=0))  # covariance of slot 1 with row and column
+    along = (direction[:, None] * position).sum(dim=0)  # (P,)
+    ordered = (joint[1] - joint[0])[along.argsort()].cumsum(dim=0)  # what slot 1 gains below the line
+    # Slot 1 on one side and slot 0 on the other, or the other way round.
+    right = torch.stack([share[0] + ordered.max(), share[1] - ordered.min()]).max()
+    return max(0.0, (float(right) - chance) / (1 - chance))
 
 
 def _mean_cosine(slots: Float[Tensor, "B K D"]) -> float:

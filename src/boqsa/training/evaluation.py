@@ -2,7 +2,10 @@
 
 Evaluation is in fp32, whatever the training used, and without noise. Slots that are samples of a Gaussian are
 drawn by the image's place in the split, so scores depend neither on the batch size nor on what ran before. A
-score is a mean over images.
+score is a mean over images; instance scores and the fixed slot belong to the whole set.
+
+A transformer model has no masks but those of attention, and three reconstructions (spec 3.9). Its tokens are the
+most probable ones, where the published evaluation samples them.
 """
 
 from math import isqrt
@@ -17,12 +20,17 @@ from boqsa.metrics import (
     AdjustedRandIndex,
     BackgroundInTopSlots,
     BestSlotOverlap,
-    MeanOverImages,
+    HungarianIoU,
+    InstanceSegmentation,
+    LabelFreeOverlap,
+    MeanBestOverlap,
     MeanSquaredError,
+    ScoredImages,
     SegmentationCovering,
 )
-from boqsa.models import Noise, Output
+from boqsa.models import Noise, Output, TransformerModel
 from boqsa.recipes import EvaluateRecipe
+from boqsa.reports import main_masks
 from boqsa.training.diagnostics import Diagnostics
 from boqsa.training.draws import draw_noise
 
@@ -46,6 +54,7 @@ def evaluate(
     *,
     iterations: int | None = None,
     limit: int = 0,
+    generated: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     """All scores of a model on a split, as plain nested data.
@@ -56,19 +65,29 @@ def evaluate(
         protocol: Which metrics, and how many images at a time.
         iterations: Slot-attention steps; None means the trained number.
         limit: Only the first so many images; 0 means all.
+        generated: Of a transformer model: how many images, from the first, to decode from their slots alone. That
+            is one pass of the decoder a token, so it is dear; 0 means none.
         device: Where the model is.
 
     Returns:
-        `loss` (the model's own) and `images`; `decoder_masks` and `attention_masks`: a mean over images for
-        each metric, and `left_out`, how many images had nothing to score, by metric; `reconstruction` in each
+        `loss` (the model's own) and `images`; `decoder_masks` (of a mixture) and `attention_masks`: a value for each
+        metric, and `left_out`, how many images had nothing to score, by metric; `reconstruction` in each
         convention of spec 4.2; `diagnostics`. Without masks the two mask entries are absent.
+
+        Of a transformer model also: `losses` by name; `reconstruction_teacher_forced` and
+        `reconstruction_generated` beside `reconstruction`, which is the dVAE's; and `tokens`: `vocabulary`, how many
+        of it were `used`, and the `perplexity` of their use (1 to `used`).
     """
     count = min(limit, len(split)) if limit else len(split)
-    sources = ("decoder_masks", "attention_masks") if split.has_masks else ()
-    scores: dict[str, dict[str, Any]] = {source: _metrics(protocol) for source in sources}
-    errors = {name: MeanSquaredError(name).to(device) for name in ("mse", "mse_per_image", "mse_published")}
+    transformer = model if isinstance(model, TransformerModel) else None
+    sources = ("attention_masks",) if transformer else ("decoder_masks", "attention_masks")
+    scores: dict[str, dict[str, ScoredImages]] = {
+        source: _metrics(protocol, device) for source in sources if split.has_masks
+    }
+    reconstruction = _Errors(device)
+    tokens = _Tokens(transformer, generated, device) if transformer else None
     diagnostics = Diagnostics()
-    loss = 0.0
+    losses: dict[str, float] = {}
     was_training = model.training
     model.eval()
     try:
@@ -80,27 +99,89 @@ def evaluate(
                 output: Output = model(image, iterations=iterations, noise=_samples(model, indices, device))
                 true = sample["mask"].to(device) if split.has_masks else None
                 unit = image.float() / 255
-                loss += float(output.loss) * len(indices)
-                diagnostics.update(output, unit, true)
-                for error in errors.values():
-                    error.update(output.reconstruction, unit)
+                for name, value in output.losses.items():
+                    losses[name] = losses.get(name, 0.0) + float(value) * len(indices)
+                diagnostics.update(output, unit, true, slot_information=tokens.update(output, unit) if tokens else None)
+                reconstruction.update(output.reconstruction, unit)
                 if true is not None:
-                    masks = {
-                        "decoder_masks": output.masks,
-                        "attention_masks": attention_masks(output.attention, tuple(image.shape[-2:])),
-                    }
                     for source, metrics in scores.items():
+                        masks = output.masks
+                        if source == "attention_masks" and transformer is None:
+                            masks = attention_masks(output.attention, tuple(image.shape[-2:]))
                         for metric in metrics.values():
-                            metric.to(device).update(masks[source], true)
+                            metric.update(masks, true)
     finally:
         model.train(was_training)
     return {
-        "loss": loss / count,
+        "loss": sum(losses.values()) / count,
+        **({"losses": {name: value / count for name, value in losses.items()}} if len(losses) > 1 else {}),
         "images": count,
         **{source: _summary(metrics) for source, metrics in scores.items()},
-        "reconstruction": {name: float(error.compute()) for name, error in errors.items()},
+        "reconstruction": reconstruction.compute(),
+        **(tokens.compute() if tokens else {}),
         "diagnostics": diagnostics.compute(),
     }
+
+
+class _Errors:
+    """Reconstruction error in every convention."""
+
+    def __init__(self, device: torch.device | str) -> None:
+        self._metrics = {name: MeanSquaredError(name).to(device) for name in ("mse", "mse_per_image", "mse_published")}
+
+    def update(self, reconstruction: Float[Tensor, "B 3 H W"], image: Float[Tensor, "B 3 H W"]) -> None:
+        for metric in self._metrics.values():
+            metric.update(reconstruction, image)
+
+    def compute(self) -> dict[str, float]:
+        return {name: float(metric.compute()) for name, metric in self._metrics.items()}
+
+
+class _Tokens:
+    """What only a transformer model has: two more reconstructions, the use of tokens, and whether slots matter."""
+
+    def __init__(self, model: TransformerModel, generated: int, device: torch.device | str) -> None:
+        self.model = model
+        self._wanted, self._generated = generated, 0
+        self._errors = {name: _Errors(device) for name in ("teacher_forced", "generated")}
+        self._uses = torch.zeros(model.vocab_size, dtype=torch.int64)
+
+    def update(self, output: Output, image: Float[Tensor, "B 3 H W"]) -> float | None:
+        """Take in a batch; gives `slot_information` of it, None for a batch of one."""
+        assert output.tokens is not None
+        self._uses += torch.bincount(output.tokens.flatten(), minlength=len(self._uses)).cpu()
+        self._errors["teacher_forced"].update(self.model.teacher_forced(output).image, image)
+        missing = min(self._wanted - self._generated, len(image))
+        if missing > 0:
+            self._errors["generated"].update(self.model.generate(output.slots[:missing]).image, image[:missing])
+            self._generated += missing
+        return _slot_information(self.model, output)
+
+    def compute(self) -> dict[str, Any]:
+        share = self._uses.double() / self._uses.sum()
+        summary: dict[str, Any] = {"reconstruction_teacher_forced": self._errors["teacher_forced"].compute()}
+        if self._generated:
+            errors = self._errors["generated"].compute()
+            summary["reconstruction_generated"] = {**errors, "images": self._generated}
+        summary["tokens"] = {
+            "vocabulary": len(self._uses),
+            "used": int((self._uses > 0).sum()),
+            "perplexity": float(torch.special.entr(share).sum().exp()),
+        }
+        return summary
+
+
+def _slot_information(model: TransformerModel, output: Output) -> float | None:
+    """How much longer, in nats a token, the code of an image is with the slots of another image of the batch."""
+    assert output.tokens is not None
+    assert output.logits is not None
+    if len(output.slots) < 2:
+        return None
+    tokens = output.tokens.flatten(1)  # (B, L)
+    others = model.token_decoder(model.token_decoder.embed(tokens), output.slots.roll(1, dims=0))  # (B, L, V)
+    with_others = nn.functional.cross_entropy(others.flatten(0, 1), tokens.flatten())
+    with_own = nn.functional.cross_entropy(output.logits.flatten(0, 1), tokens.flatten())
+    return float(with_others - with_own)
 
 
 def _samples(model: nn.Module, indices: Int[np.ndarray, "B"], device: torch.device | str) -> Noise:
@@ -119,30 +200,41 @@ def attention_masks(attention: Float[Tensor, "B K N"], size: tuple[int, ...]) ->
 
 
 def headline(scores: dict[str, Any]) -> dict[str, float]:
-    """The label metrics of the decoder's masks alone, flat: what the log and the console show."""
-    return {name: value for name, value in scores.get("decoder_masks", {}).items() if name != "left_out"}
+    """The label metrics of the main masks alone, flat: what the log, the console and `best_<metric>` go by."""
+    return {name: value for name, value in main_masks(scores).items() if name != "left_out"}
 
 
-def _metrics(protocol: EvaluateRecipe) -> dict[str, MeanOverImages]:
+def _metrics(protocol: EvaluateRecipe, device: torch.device | str) -> dict[str, ScoredImages]:
+    metrics: dict[str, ScoredImages]
     if protocol.task == "foreground":
-        return {"overlap": BestSlotOverlap()}
-    return {
-        "ari": AdjustedRandIndex(),
-        "ari_fg": AdjustedRandIndex(foreground_only=True),
-        "msc": SegmentationCovering(),
-        "msc_fg": SegmentationCovering(foreground_only=True),
-        "msc_fg_weighted": SegmentationCovering(foreground_only=True, weighted=True),
-        "background_in_one_slot": BackgroundInTopSlots(slots=1),
-        "background_in_two_slots": BackgroundInTopSlots(slots=2),
-    }
+        metrics = {"overlap": BestSlotOverlap(), "label_free": LabelFreeOverlap()}
+    elif protocol.task == "instances":
+        metrics = {
+            "instances": InstanceSegmentation(),
+            "mbo": MeanBestOverlap(),
+            "hungarian_iou": HungarianIoU(),
+            "ari_fg": AdjustedRandIndex(foreground_only=True),
+        }
+    else:
+        metrics = {
+            "ari": AdjustedRandIndex(),
+            "ari_fg": AdjustedRandIndex(foreground_only=True),
+            "msc": SegmentationCovering(),
+            "msc_fg": SegmentationCovering(foreground_only=True),
+            "msc_fg_weighted": SegmentationCovering(foreground_only=True, weighted=True),
+            "background_in_one_slot": BackgroundInTopSlots(slots=1),
+            "background_in_two_slots": BackgroundInTopSlots(slots=2),
+            "mbo": MeanBestOverlap(),
+            "hungarian_iou": HungarianIoU(),
+        }
+    return {name: metric.to(device) for name, metric in metrics.items()}
 
 
-def _summary(metrics: dict[str, MeanOverImages]) -> dict[str, Any]:
+def _summary(metrics: dict[str, ScoredImages]) -> dict[str, Any]:
+    """A metric that has several values names them itself."""
     summary: dict[str, Any] = {}
     for name, metric in metrics.items():
-        value = metric.compute()
-        if isinstance(metric, BestSlotOverlap):
-            summary |= {"iou": float(value.iou), "dice": float(value.dice)}
-        else:
-            summary[name] = float(value)
+        value: Any = metric.compute()
+        parts = value._asdict() if isinstance(value, tuple) else {name: value}  # type: ignore[attr-defined]
+        summary |= {part: tensor.item() for part, tensor in parts.items()}
     return {**summary, "left_out": {name: metric.left_out for name, metric in metrics.items()}}

@@ -335,7 +335,7 @@ class _Training:
         state, warnings = verdict(numbers, step=done, warmup_steps=self.recipe.train.warmup_steps)
         self.log.append("evaluation", done, loss=scores["loss"], **labelled)
         self.log.append("diagnostics", done, verdict=state, warnings=warnings, **numbers)
-        shown = [name for name in ("ari_fg", "msc_fg", "ari", "iou", "dice") if name in labelled]
+        shown = [name for name in ("ari_fg", "msc_fg", "ari", "iou", "dice", "ap", "pq") if name in labelled]
         values = "".join(f"  {name} {labelled[name]:.3f}" for name in shown)
         progress.say(f"step {done}: held-out loss {scores['loss']:.5f}{values}  ({state})")
         for warning in warnings:

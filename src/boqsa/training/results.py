@@ -1,7 +1,8 @@
 """Score a run and tell it: metrics.json, pictures and report.html of a run folder.
 
 Checkpoints are reported by name (spec 4.6): `last` and `best_loss` were chosen without labels, `best_<metric>` with
-labels of the validation split. The headline is `last`, with the decoder's masks.
+labels of the validation split. The headline is `last`, with the decoder's masks, or attention's where a model has no
+others.
 """
 
 import json
@@ -11,26 +12,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from boqsa.atomic import write_text
 from boqsa.data import PackedDataset
-from boqsa.errors import RunError
+from boqsa.errors import InputError, RunError
 from boqsa.inference.load import load
 from boqsa.inference.run import CHECKPOINTS, MANIFEST, read_manifest, read_recipe
-from boqsa.metrics import adjusted_rand_index, segmentation_covering
+from boqsa.models import TransformerModel
 from boqsa.plain import without_nan
-from boqsa.recipes import DataRecipe, Recipe
+from boqsa.recipes import DataRecipe, EvaluateRecipe, Recipe
 from boqsa.reports import save_png, segmentation_grid, write_report
-from boqsa.training.baseline import POSITION_WEIGHTS, k_means_segmentation
+from boqsa.training.baseline import baselines
 from boqsa.training.data import open_split
 from boqsa.training.diagnostics import verdict
-from boqsa.training.evaluation import evaluate
+from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.log import read_log
 from boqsa.training.machine import machine_facts
 
-HEADLINE = ("ari", "ari_fg", "msc_fg", "iou", "dice")
+HEADLINE = (
+    *("ari", "ari_fg", "msc_fg"),
+    *("iou", "dice", "border_iou", "border_dice", "fixed_iou", "fixed_dice"),
+    *("ap", "pq", "f1", "precision", "recall"),
+)
 PICTURES = 12
-BASELINE_IMAGES = 200
+GENERATED = 32
+"""Images that a transformer model decodes from slots alone, unless another number is asked."""
 
 
 def evaluate_run(
@@ -38,7 +45,9 @@ def evaluate_run(
     *,
     data: DataRecipe | None = None,
     split: str | None = None,
+    protocol: EvaluateRecipe | None = None,
     iterations: int | None = None,
+    generated: int = GENERATED,
     device: str = "cpu",
     command: str = "",
 ) -> dict[str, Any]:
@@ -48,7 +57,10 @@ def evaluate_run(
         run: Run folder.
         data: Another data set to score on; None means the run's own.
         split: None means the test split of the data.
+        protocol: Another metric protocol than the run's own.
         iterations: Slot-attention steps; None means the trained number.
+        generated: Of a transformer model: how many images to decode from their slots alone, with the weights of
+            `last`; 0 means none, in the pictures neither.
         device: Where to evaluate.
         command: What the user typed, for the report.
 
@@ -64,26 +76,35 @@ def evaluate_run(
     names = [path.parent.name for path in sorted((run / CHECKPOINTS).glob(f"[!.]*/{MANIFEST}"))]
     if "last" not in names:
         raise RunError(f"{run} has no checkpoint yet; go on with `boqsa train --resume {run}`.")
+    if generated < 0:
+        raise InputError(f"the number of generated images is {generated}; it must be at least 0.")
     data = data or recipe.data
     split = split or data.test_split
-    dataset = open_split(replace(data, image_size=recipe.data.image_size), split)
-    if dataset.image_size != (recipe.data.image_size,) * 2:
-        raise RunError(
-            f"{dataset.path} holds {dataset.image_size[0]}x{dataset.image_size[1]} images, the model takes "
-            f"{recipe.data.image_size}x{recipe.data.image_size}; prepare the data at that size."
-        )
+    protocol = protocol or recipe.evaluate
+    dataset = open_for(recipe, data, split)
     began = time.monotonic()
     scores = {}
     for name in ["last", *(name for name in names if name != "last")]:
         model = load(run, checkpoint=name).to(device)
-        scores[name] = evaluate(model, dataset, recipe.evaluate, iterations=iterations, device=device)
+        scores[name] = evaluate(
+            model,
+            dataset,
+            protocol,
+            iterations=iterations,
+            generated=generated if name == "last" else 0,
+            device=device,
+        )
         scores[name]["step"] = read_manifest(run / CHECKPOINTS / name)["step"]
-    headline = scores["last"].get("decoder_masks", {})
+    diagnostics = scores["last"]["diagnostics"]
+    state, warnings = verdict(diagnostics, step=scores["last"]["step"], warmup_steps=recipe.train.warmup_steps)
+    diagnostics |= {"verdict": state, "warnings": warnings}
+    main = headline(scores["last"])
     metrics = {
-        **{name: headline[name] for name in HEADLINE if name in headline},
+        **{name: main[name] for name in HEADLINE if name in main},
         "recipe": recipe.name,
         "recipe_hash": recipe.hash,
         "seed": recipe.seed,
+        "task": protocol.task,
         "iterations": iterations or recipe.model.iterations,
         "dataset": {
             "name": dataset.manifest.name,
@@ -94,55 +115,90 @@ def evaluate_run(
             "leak": dataset.manifest.leak,
         },
         "scores": scores,
-        "baselines": _baselines(dataset, recipe) if dataset.has_masks else {},
+        "baselines": (
+            baselines(dataset, recipe, protocol, iterations=iterations, device=device) if dataset.has_masks else {}
+        ),
         "training": _training_facts(run),
         "machine": machine_facts(torch.device(device)),
         "evaluation_seconds": round(time.monotonic() - began, 1),
         "command": command,
     }
-    _write(run, metrics, dataset, iterations=iterations, suffix=_suffix(recipe, data, split, iterations))
+    name = _suffix(run, recipe, data, dataset, iterations)
+    write_text(run / f"metrics{name}.json", json.dumps(without_nan(metrics), indent=2))
+    picture = _picture(run, dataset, iterations=iterations, generates=generated > 0)
+    (run / "pictures").mkdir(exist_ok=True)
+    save_png(run / "pictures" / f"segmentation{name}.png", picture)
+    title = "segmentation" if recipe.model.kind == "mixture" else f"segmentation_{recipe.model.kind}"
+    write_report(
+        run / f"report{name}.html",
+        recipe_json=recipe.to_json(),
+        metrics=metrics,
+        log=read_log(run),
+        pictures={title: picture},
+        next_steps=next_steps(run, recipe),
+    )
     return metrics
 
 
-def _suffix(recipe: Recipe, data: DataRecipe, split: str, iterations: int | None) -> str:
-    """Nothing for the run's own test, wherever its data lies now; else what tells the scores apart."""
-    parts = []
-    if replace(data, root=None) != replace(recipe.data, root=None) or split != recipe.data.test_split:
-        parts += [data.name, split]
+def open_for(recipe: Recipe, data: DataRecipe, split: str) -> PackedDataset:
+    """A split to score a recipe's model on.
+
+    Raises:
+        RunError: if its images have another size than the model takes.
+        RecipeError, InputError: as `open_split`.
+    """
+    size = recipe.data.image_size
+    dataset = open_split(replace(data, image_size=size), split)
+    if dataset.image_size != (size, size):
+        raise RunError(
+            f"{dataset.path} holds {dataset.image_size[0]}x{dataset.image_size[1]} images, the model takes "
+            f"{size}x{size}; prepare the data at that size, with --size {size}."
+        )
+    return dataset
+
+
+def metrics_file(run: Path, recipe: Recipe, data: DataRecipe, dataset: PackedDataset) -> Path:
+    """Where `evaluate_run` writes the scores of a split of some data, at the trained number of iterations."""
+    return run / f"metrics{_suffix(run, recipe, data, dataset, None)}.json"
+
+
+def _suffix(run: Path, recipe: Recipe, data: DataRecipe, dataset: PackedDataset, iterations: int | None) -> str:
+    """Nothing for the run's own test, wherever its data lies now; else what tells the scores apart.
+
+    Two folders of photographs share the name "folder", so the data is the run's own only if its content is what the
+    log names, where there is a log.
+    """
+    trained_on = next((row.get("data") for row in read_log(run) if row["event"] == "started"), None)
+    is_own = (
+        replace(data, root=None) == replace(recipe.data, root=None)
+        and dataset.split == recipe.data.test_split
+        and (data.root is None or trained_on in (None, dataset.manifest.fingerprint))
+    )
+    parts = [] if is_own else [data.name, dataset.split]
     if iterations is not None:
         parts.append(f"iterations{iterations}")
     return "".join(f"_{part}" for part in parts)
 
 
-def _write(run: Path, metrics: dict[str, Any], dataset: PackedDataset, *, iterations: int | None, suffix: str) -> None:
-    write_text(run / f"metrics{suffix}.json", json.dumps(without_nan(metrics), indent=2))
+def _picture(run: Path, dataset: PackedDataset, *, iterations: int | None, generates: bool) -> Image.Image:
+    """The first images with what `last` makes of them; of a transformer model, also what its decoders make."""
     sample = dataset.batch(range(min(PICTURES, len(dataset))))
+    model = load(run)
     with torch.inference_mode():
-        output = load(run)(sample["image"], iterations=iterations)
-    picture = segmentation_grid(
+        output = model(sample["image"], iterations=iterations)
+        more = {}
+        if isinstance(model, TransformerModel):
+            more = {"dVAE": output.reconstruction, "teacher-forced": model.teacher_forced(output).image}
+            if generates:
+                more["generated"] = model.generate(output.slots).image
+    return segmentation_grid(
         sample["image"],
         output.masks,
         true=sample.get("mask"),
         rows=PICTURES,
         slot_reconstructions=output.slot_reconstructions,
-        reconstruction=output.reconstruction,
-    )
-    (run / "pictures").mkdir(exist_ok=True)
-    save_png(run / "pictures" / f"segmentation{suffix}.png", picture)
-    log = read_log(run)
-    recipe = read_recipe(run)
-    diagnostics = metrics["scores"]["last"]["diagnostics"]
-    state, warnings = verdict(
-        diagnostics, step=metrics["scores"]["last"]["step"], warmup_steps=recipe.train.warmup_steps
-    )
-    diagnostics |= {"verdict": state, "warnings": warnings}
-    write_report(
-        run / f"report{suffix}.html",
-        recipe_json=recipe.to_json(),
-        metrics=metrics,
-        log=log,
-        pictures={"segmentation": picture},
-        next_steps=next_steps(run, recipe),
+        reconstruction=None if more else output.reconstruction,
+        more=more,
     )
 
 
@@ -153,25 +209,6 @@ def next_steps(run: Path, recipe: Recipe) -> list[str]:
         f"boqsa train {recipe.name} --out other-run --model.gradient unrolled --model.queries shared_gaussian",
         f"boqsa evaluate {run} --iterations 1",
     ]
-
-
-def _baselines(dataset: PackedDataset, recipe: Recipe) -> dict[str, Any]:
-    """K-means at its best position weight, on the first images: chosen by labels, so it flatters the baseline."""
-    if recipe.evaluate.task != "multi_object":
-        return {}
-    sample = dataset.batch(range(min(BASELINE_IMAGES, len(dataset))))
-    best: dict[str, Any] = {}
-    for weight in POSITION_WEIGHTS:
-        labels = k_means_segmentation(sample["image"], clusters=recipe.model.num_slots, position_weight=weight)
-        score = float(adjusted_rand_index(labels, sample["mask"], foreground_only=True).nanmean())
-        if score > best.get("ari_fg", -1.0):
-            covering = float(segmentation_covering(labels, sample["mask"], foreground_only=True).nanmean())
-            best = {"ari_fg": score, "msc_fg": covering, "position_weight": weight}
-    best["what"] = (
-        f"k-means on colour and position, {recipe.model.num_slots} clusters, first {len(sample['image'])} images, "
-        "best of three position weights"
-    )
-    return {"k_means": best}
 
 
 def _training_facts(run: Path) -> dict[str, Any]:
