@@ -1,10 +1,12 @@
 """Peak memory of a training step of every transformer and SLATE recipe, and what it would be at batch 128.
 
 Each measurement is a process of its own, on the CPU: the growth of its peak resident memory over two steps of the
-training loop, from before the model is built. Two batch sizes give a line: what is always there (weights, gradients,
-Adam) and what an image adds. Recipes that differ in nothing that needs memory are measured once. The columns behind the
-bar are arithmetic: that line at batch 128, computed in 1, 2, 4 and 8 pieces (`--train.accumulate`). Nobody measured
-them, and the working memory of an accelerator's kernels is another.
+training loop, from before the model is built, while every large block is handed back when it is freed. (The loop
+itself keeps freed blocks on a CPU, so a training process holds more; `transformer_step.py` measures both.) Two batch
+sizes give a line: what is always there (weights, gradients, Adam) and what an image adds. Recipes that differ in
+nothing that needs memory are measured once. The columns behind the bar are arithmetic: that line at batch 128, computed
+in 1, 2, 4 and 8 pieces (`--train.accumulate`). Nobody measured them, and the working memory of an accelerator's kernels
+is another.
     python benchmarks/recipe_memory.py
     python benchmarks/recipe_memory.py --recipes birds_transformer_small objectsroom_slate_small --batches 2 4
 """
@@ -26,10 +28,11 @@ PIECES = (1, 2, 4, 8)
 def measure(name: str, batch: int, changes: dict[str, object]) -> int:
     """Growth of the peak resident memory over two steps, in KiB; the second has Adam's moments."""
     import torch
-    from transformer_step import FixedImages, recipe_of
+    from transformer_step import FixedImages, let_blocks_go, recipe_of
 
     from boqsa.training.loop import _Training
 
+    let_blocks_go()
     recipe = recipe_of(name, batch, precision="fp32", threads=0)
     recipe = replace(recipe, model=replace(recipe.model, **changes))
     images = FixedImages(batch, recipe.data.image_size)
@@ -82,6 +85,8 @@ def main() -> None:
         changes = dict(entry.split("=") for entry in changed)
         print(measure(name, int(batch), {key: value == "True" or value for key, value in changes.items()}))
         return
+    from transformer_step import HANDS_BACK
+
     from boqsa.recipes import get_recipe
 
     batches = tuple(options.batches)
@@ -100,8 +105,8 @@ def main() -> None:
                 found = []
                 for batch in batches:
                     command = [sys.executable, __file__, "--measure", name, str(batch), *arguments_of_changes]
-                    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-                    found.append(int(printed) / 1024)
+                    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=HANDS_BACK)
+                    found.append(int(done.stdout) / 1024)
                 known[key] = (found[0], found[1])
             fixed, per_image = line(batches, known[key])
             numbers = " ".join(f"{value:7.0f}" for value in known[key])
