@@ -1,5 +1,6 @@
 """`save_pretrained`, `from_pretrained` and `push_to_hub`, without a network."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from huggingface_hub import hub_mixin
 
 import boqsa
-from boqsa.models import MixtureModel, Noise
+from boqsa.models import MixtureModel, Noise, TransformerModel
 
 SIZES = {
     "image_size": 16,
@@ -18,6 +19,18 @@ SIZES = {
     "encoder_strides": (1, 2),
     "decoder_channels": (8,),
     "decoder_strides": (2,),
+}
+TRANSFORMER_SIZES = {
+    "image_size": 16,
+    "num_slots": 5,
+    "slot_size": 8,
+    "mlp_size": 8,
+    "vocab_size": 12,
+    "width": 8,
+    "blocks": 2,
+    "heads": 2,
+    "encoder_channels": (8, 6),
+    "encoder_strides": (1, 2),
 }
 KINDS = ["learned", "shared_gaussian", "independent_gaussians"]
 
@@ -39,6 +52,31 @@ def test_a_saved_model_is_the_same_bit_for_bit(tmp_path, queries):
         assert not loaded.training
         for ours, theirs in zip(outputs(loaded), outputs(saved), strict=True):
             assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("queries", KINDS)
+@pytest.mark.parametrize("features", ["image", "tokens"])
+def test_a_saved_transformer_is_the_same_bit_for_bit(tmp_path, queries, features):
+    saved = TransformerModel(
+        **TRANSFORMER_SIZES, queries=queries, features=features, dvae_kernel=1, recompute=True, iterations=2
+    ).eval()
+    saved.save_pretrained(tmp_path)
+    slots = torch.randn(2, 5, 8)
+    for loaded in (TransformerModel.from_pretrained(tmp_path), boqsa.load(tmp_path)):
+        assert not loaded.training
+        assert loaded.recompute
+        for ours, theirs in zip(outputs(loaded), outputs(saved), strict=True):
+            assert torch.equal(ours, theirs)
+        for ours, theirs in zip(loaded.generate(slots), saved.generate(slots), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_the_configuration_of_a_transformer_holds_every_argument_as_json(tmp_path):
+    TransformerModel(**TRANSFORMER_SIZES, keys_and_values="projected").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert set(inspect.signature(TransformerModel.__init__).parameters) - {"self"} <= set(config)
+    assert config["encoder_channels"] == [8, 6]
+    assert (config["keys_and_values"], config["features"], config["dropout"]) == ("projected", "image", 0.1)
 
 
 def test_the_configuration_holds_every_argument_as_json(tmp_path):

@@ -93,6 +93,33 @@ def test_prepared_keys_and_values_give_the_same_step(tokens: Tensor, slots: Tens
     assert torch.equal(attend.step(prepared, slots)[0], attend(tokens, slots)[0])
 
 
+@pytest.mark.parametrize("form", ["sum", "entry"])
+@pytest.mark.parametrize("token_size", [6, 11])
+def test_folded_keys_and_values_give_the_same_values_and_gradients(slots: Tensor, form: str, token_size: int) -> None:
+    found = []
+    for keys_and_values in ("projected", "folded"):
+        attend = make(keys_and_values=keys_and_values, epsilon_form=form, token_size=token_size)
+        tokens = torch.randn(
+            2, 9, token_size, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+        ).requires_grad_()
+        start = slots.clone().requires_grad_()
+        prepared, now = attend.prepare(tokens), start
+        for _ in range(3):
+            now, attention = attend.step(prepared, now, torch.tensor([0.1, 0.9]))
+        (now.square().sum() + (attention * torch.arange(9)).square().sum()).backward()
+        found.append([now, attention, tokens.grad, start.grad, *(parameter.grad for parameter in attend.parameters())])
+    for projected, folded in zip(*found, strict=True):
+        torch.testing.assert_close(folded, projected, rtol=1e-10, atol=1e-12)
+
+
+def test_folded_tokens_are_kept_once_and_not_projected(tokens: Tensor) -> None:
+    attend = make(keys_and_values="folded")
+    (kept,) = attend.prepare(tokens)
+    assert torch.equal(kept, attend.norm_tokens(tokens))
+    assert len(make(keys_and_values="projected").prepare(tokens)) == 2
+    assert attend.state_dict().keys() == make().state_dict().keys()
+
+
 def test_any_token_size(slots: Tensor) -> None:
     attend = make(token_size=11)
     assert attend(torch.randn(2, 9, 11, dtype=torch.float64), slots)[0].shape == (2, 3, 6)
@@ -113,8 +140,11 @@ def test_drop_path_follows_the_numbers_it_is_given(tokens: Tensor, slots: Tensor
     assert torch.equal(attend.step(prepared, slots, torch.tensor([0.4, 0.5]))[0], attend.step(prepared, slots)[0])
 
 
-def test_runs_in_the_dtype_of_its_parameters_under_autocast(tokens: Tensor, slots: Tensor) -> None:
-    attend = make().float()
+@pytest.mark.parametrize("keys_and_values", ["projected", "folded"])
+def test_runs_in_the_dtype_of_its_parameters_under_autocast(
+    tokens: Tensor, slots: Tensor, keys_and_values: str
+) -> None:
+    attend = make(keys_and_values=keys_and_values).float()
     outside = attend(tokens.float(), slots.float())
     with torch.autocast("cpu", torch.bfloat16):
         inside = attend(tokens.float(), slots.float())
@@ -150,6 +180,7 @@ def test_published_initial_weights() -> None:
         ({"drop_path": 1.0}, "drop_path is 1"),
         ({"epsilon_form": "mean"}, "epsilon_form"),
         ({"initial_weights": "zeros"}, "initial_weights"),
+        ({"keys_and_values": "none"}, "keys_and_values"),
     ],
 )
 def test_bad_constants_are_refused_by_name(options: dict[str, object], named: str) -> None:
