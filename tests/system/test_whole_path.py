@@ -18,12 +18,18 @@ from boqsa.recipes import RECIPES
 Run = Callable[..., dict]
 
 SOURCES = {
-    "objectsroom_layout": ("objectsroom", "objectsroom_layout", []),
-    "shapestacks_layout": ("shapestacks", "shapestacks_layout", []),
-    "objectsroom_like": ("arrays", "objectsroom_like/data.npz", []),
-    "shapestacks_like": ("folder", "shapestacks_like/images", ["--masks", "shapestacks_like/masks"]),
+    "objectsroom_layout": ("objectsroom", "objectsroom_layout", [], "objectsroom_mixture_small"),
+    "shapestacks_layout": ("shapestacks", "shapestacks_layout", [], "shapestacks_mixture_small"),
+    "objectsroom_like": ("arrays", "objectsroom_like/data.npz", [], "objectsroom_mixture_small"),
+    "shapestacks_like": (
+        "folder",
+        "shapestacks_like/images",
+        ["--masks", "shapestacks_like/masks"],
+        "shapestacks_mixture_small",
+    ),
+    "flowers17": ("folder", "flowers17/images", ["--masks", "flowers17/masks"], "photographs_transformer_small"),
 }
-"""Name of the reader, what it reads, and what else it is told; paths inside the data folder."""
+"""Name of the reader, what it reads, what else it is told, and a recipe; paths inside the data folder."""
 
 FEW_STEPS = {
     "train.steps": 4,
@@ -47,17 +53,18 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_from_files_to_pictures(source: str, shared: Path, tmp_path: Path, run: Run) -> None:
-    reader, path, more = SOURCES[source]
+    reader, path, more, recipe = SOURCES[source]
+    size = RECIPES[recipe]().data.image_size
     options = [part if part.startswith("--") else shared / "data" / part for part in more]
     packed, trained, found = tmp_path / "packed", tmp_path / "run", tmp_path / "found"
-    run("data", "prepare", reader, shared / "data" / path, packed, "--size", 32, "--limit", 60, *options)
+    run("data", "prepare", reader, shared / "data" / path, packed, "--size", size, "--limit", 60, *options)
     assert run("data", "check", packed)["ok"]
 
-    recipe = source.split("_", maxsplit=1)[0] + "_mixture_small"
     fields = [part for name, value in FEW_STEPS.items() for part in (f"--{name}", value)]
     assert run("train", recipe, "--data.root", packed, "--out", trained, *fields)["finished"]
     scores = run("evaluate", trained)
-    assert np.isfinite([scores[name] for name in ("ari", "ari_fg", "msc_fg")]).all()
+    names = ("iou", "dice") if source == "flowers17" else ("ari", "ari_fg", "msc_fg")
+    assert np.isfinite([scores[name] for name in names]).all()
 
     picture = Image.fromarray(np.load(packed / "test.image.000.npy")[0].transpose(1, 2, 0)).resize((50, 40))
     picture.save(tmp_path / "picture.png")
@@ -68,11 +75,13 @@ def test_from_files_to_pictures(source: str, shared: Path, tmp_path: Path, run: 
     assert set(np.unique(np.asarray(labels))) <= set(range(7))
 
 
+IN_EVERY_RUN = ("birds_mixture", "birds_transformer_small", "coco_transformer_small", "objectsroom_slate_small")
 DOWNLOADED = [name for name, make in RECIPES.items() if make().data.name != "scenes"]
 
 
 @pytest.mark.parametrize(
-    "name", [name if name == "birds_mixture" else pytest.param(name, marks=pytest.mark.full) for name in DOWNLOADED]
+    "name",
+    [name if name in IN_EVERY_RUN else pytest.param(name, marks=pytest.mark.full) for name in DOWNLOADED],
 )
 def test_every_recipe_can_be_tried_without_a_download(name: str, tmp_path: Path, run: Run) -> None:
     recipe = RECIPES[name]()
