@@ -111,11 +111,13 @@ def draw_gumbel(
         float32, on the device: -log(E + tiny) with E exponential of mean 1.
     """
     fill = _fill_by_philox if torch.device(device).type == "cpu" else _fill_by_generator
-    drawn = torch.empty((len(positions), 2, *shape), dtype=torch.float32, device=device)  # (B, 2, V, h, w)
+    vocabulary, height, width = shape
+    # V lies innermost, as in the channels-last log-probabilities that it is added to.
+    drawn = torch.empty((len(positions), 2, height, width, vocabulary), dtype=torch.float32, device=device)
     for sample, position in zip(drawn, positions, strict=True):
         fill(sample, seed, step, position)
     gumbel = drawn.add_(torch.finfo(torch.float32).tiny).log_().neg_()  # tiny: E can be 0
-    soft, hard = gumbel.unbind(dim=1)
+    soft, hard = gumbel.permute(0, 1, 4, 2, 3).unbind(dim=1)  # (B, V, h, w) each
     return soft, hard
 
 
