@@ -89,13 +89,13 @@ _SMALL_TRANSFORMER = TransformerRecipe(
 """No dropout: drawing it costs a third of a step on a CPU, and PyTorch's fast attention there has none."""
 
 _MINUTES_TRANSFORMER = TrainRecipe(
-    steps=6_000,
+    steps=2_000,
     batch_size=16,
     learning_rate=1e-3,
     warmup_steps=500,
-    half_life_steps=2_000,
-    dvae=DVAETrainRecipe(learning_rate=3e-3, half_life_steps=2_000, tau_end=0.5, tau_steps=2_000),
-    sigma_steps=2_000,
+    half_life_steps=1_500,
+    dvae=DVAETrainRecipe(learning_rate=3e-3, half_life_steps=1_500, tau_end=0.5, tau_steps=1_500),
+    sigma_steps=1_000,
     flip=True,
     least_crop=0.6,
     precision="bf16",
@@ -104,7 +104,8 @@ _MINUTES_TRANSFORMER = TrainRecipe(
     evaluate_every=500,
     log_every=50,
 )
-"""The dVAE's temperature ends at 0.5, not 0.1: in so few steps a colder one leaves a handful of tokens in use."""
+"""The dVAE's temperature ends at 0.5, not 0.1: in so few steps a colder one leaves a handful of tokens in use. No more
+steps: on a few hundred photographs longer runs lost what they had found (docs/results.md)."""
 
 _SMALL_TRANSFORMER_SIZE = 32
 """Height and width of the images of the small transformer recipes, in pixels."""
