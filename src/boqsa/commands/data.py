@@ -21,6 +21,7 @@ from boqsa.errors import InputError
 
 if TYPE_CHECKING:
     from boqsa.data import DatasetEntry, Manifest
+    from boqsa.recipes import Recipe
 
 _SECONDS_BETWEEN_LINES = 10.0
 _MOST_ROWS = 100
@@ -329,7 +330,7 @@ def _show(arguments: list[str]) -> int:
 def next_command(manifest: "Manifest", target: Path) -> str:
     """What to type after `prepare`: the recipe that fits the images best, and what must be said beside it.
 
-    The recipe of the data set itself comes first, then one of the same task, then any of the image size.
+    The recipe of the data set itself comes first, if it is of its task; then one of the task, then any of the image size.
     """
     from boqsa.recipes import RECIPES
 
@@ -351,11 +352,16 @@ def next_command(manifest: "Manifest", target: Path) -> str:
             f"No recipe is for {height}x{width} images: prepare with --size {sizes}, "
             "or change model.decoder_strides and decoder_grid of one (`boqsa recipes`)."
         )
-    best = max(fitting, key=lambda recipe: (recipe.data.name == manifest.name, recipe.evaluate.task == task))
+
+    def fit(recipe: "Recipe") -> tuple[bool, bool]:
+        serves = recipe.evaluate.task in (task, "instances")  # masks of several objects serve instances too
+        return recipe.data.name == manifest.name and serves, recipe.evaluate.task == task
+
+    best = max(fitting, key=fit)
     options = ["--data.root", shlex.quote(str(target))]
     if best.data.name != manifest.name:
         options += ["--data.name", manifest.name]
-    if best.evaluate.task not in (task, "instances"):  # masks of several objects serve instances too
+    if best.evaluate.task not in (task, "instances"):
         options += [
             "--evaluate.task",
             task,
