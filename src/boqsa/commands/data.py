@@ -330,7 +330,7 @@ def _show(arguments: list[str]) -> int:
 def next_command(manifest: "Manifest", target: Path) -> str:
     """What to type after `prepare`: the recipe that fits the images best, and what must be said beside it.
 
-    The recipe of the data set itself comes first, if it is of its task; then one of the task, then any of the image size.
+    The recipe of the data set itself comes first, if it is of its task; then one of the task, then any of the size.
     """
     from boqsa.recipes import RECIPES
 
