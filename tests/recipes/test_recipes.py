@@ -221,9 +221,20 @@ def test_defaults_are_table_11() -> None:
         ("dmo", "demo"),
         ("objectsroom", "objectsroom_mixture"),
         ("shapestack_mixture", "shapestacks_mixture"),
-        ("zzzz", "demo, objectsroom_mixture_small"),
     ],
 )
 def test_unknown_name(name: str, hint: str) -> None:
     with pytest.raises(RecipeError, match=f"no recipe '{name}'; did you mean .*{hint}"):
         get_recipe(name)
+
+
+def test_a_name_like_no_other_gets_no_guess() -> None:
+    with pytest.raises(RecipeError, match="no recipe 'zzzz'; `boqsa recipes` lists all"):
+        get_recipe("zzzz")
+
+
+@pytest.mark.parametrize("field", ["encoder_channels", "encoder_strides"])
+def test_layers_have_positive_sizes(field: str) -> None:
+    for name in ("demo", "birds_transformer"):
+        with pytest.raises(RecipeError, match=rf"model.{field} is \(0, 1, 1, 1\); each must be at least 1"):
+            replace(get_recipe(name).model, **{field: (0, 1, 1, 1)})

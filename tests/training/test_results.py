@@ -96,6 +96,14 @@ def recipe_for(packed: Path) -> Recipe:
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "wrong"), [({"iterations": 0}, "iterations is 0"), ({"device": "gpu"}, "device 'gpu' cannot be used")]
+)
+def test_wrong_options_are_refused(run: Path, options: dict[str, Any], wrong: str) -> None:
+    with pytest.raises(BoqsaError, match=wrong):
+        evaluate_run(run, **options)
+
+
 def test_every_checkpoint_is_scored_and_last_is_the_headline(run: Path, packed: Path) -> None:
     metrics = evaluate_run(run)
     written = json.loads((run / "metrics.json").read_text())

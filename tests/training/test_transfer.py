@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from boqsa.inference.load import build_model, load, model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE, write_checkpoint
 from boqsa.recipes import EvaluateRecipe, Recipe
 from boqsa.training.evaluation import evaluate
+from boqsa.training.results import evaluate_run
 from boqsa.training.transfer import transfer
 
 FOREGROUND = EvaluateRecipe(task="foreground", select_by="iou", batch_size=5)
@@ -85,6 +87,19 @@ def test_every_set_is_a_row_and_the_runs_own_comes_first(run: Path, root: Path, 
     assert own["metrics"] == "metrics.json"
     assert one["metrics"] == "metrics_dogs_test.json"
     assert found["own_left_out"] is None
+
+
+def test_the_runs_own_data_keep_the_runs_own_protocol(tmp_path: Path, root: Path, packed: Path, recipe: Recipe) -> None:
+    """Also where the manifest names another task, and where the set is itself among those asked for."""
+    (root / "mine").symlink_to(packed, target_is_directory=True)
+    own = make_run(tmp_path / "own", replace(recipe, evaluate=FOREGROUND))
+    evaluate_run(own)
+    found = transfer(own, ["dogs", "mine"], root=root)
+    assert [(row["dataset"], row["own"], row["task"]) for row in found["rows"]] == [
+        ("arrays", True, "foreground"),
+        ("dogs", False, "foreground"),
+    ]
+    assert json.loads((own / "metrics.json").read_text())["task"] == "foreground"
 
 
 def test_instances_are_scored_as_such_on_sets_of_many_objects(

@@ -353,15 +353,18 @@ def next_command(manifest: "Manifest", target: Path) -> str:
             "or change model.decoder_strides and decoder_grid of one (`boqsa recipes`)."
         )
 
+    has_masks = any(".mask." in name for name in manifest.sha256)
+
     def fit(recipe: "Recipe") -> tuple[bool, bool]:
-        serves = recipe.evaluate.task in (task, "instances")  # masks of several objects serve instances too
+        # Masks of several objects serve instances too; without masks nothing is scored, and any task will do.
+        serves = recipe.evaluate.task in (task, "instances") or not has_masks
         return recipe.data.name == manifest.name and serves, recipe.evaluate.task == task
 
     best = max(fitting, key=fit)
     options = ["--data.root", shlex.quote(str(target))]
     if best.data.name != manifest.name:
         options += ["--data.name", manifest.name]
-    if best.evaluate.task not in (task, "instances"):
+    if has_masks and best.evaluate.task not in (task, "instances"):
         options += [
             "--evaluate.task",
             task,

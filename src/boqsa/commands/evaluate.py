@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
         print_json(metrics)
     else:
         show_scores(metrics)
-        print(f"pictures and explanations: {chosen.run}/report.html")
+        print(f"pictures and explanations: {chosen.run / metrics['report']}")
     return 0
 
 
@@ -126,14 +126,16 @@ def show_scores(metrics: dict[str, Any]) -> None:
                 entries.append(([f"{checkpoint}, {source.removesuffix('_masks')}"], scores[source]))
     entries += [([_title(name)], scores) for name, scores in metrics["baselines"].items()]
     where = metrics["dataset"]
-    if entries:
-        title = ", ".join(
-            [
-                f"{where['name']}, {where['split']}: {where['images']} images",
-                *(["part of the published set"] if where["partial"] else []),
-                *([where["leak"]] if where["leak"] else []),
-            ]
-        )
+    title = ", ".join(
+        [
+            f"{where['name']}, {where['split']}: {where['images']} images",
+            *(["part of the published set"] if where["partial"] else []),
+            *([where["leak"]] if where["leak"] else []),
+        ]
+    )
+    if not entries:
+        print(f"{title}, no masks to score")
+    else:
         score_table(metrics["task"], title, ["checkpoint, masks"], entries)
     for name, scores in metrics["baselines"].items():
         print(f"{_title(name)}: {scores['what']}")

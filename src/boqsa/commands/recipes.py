@@ -47,5 +47,5 @@ def main(arguments: list[str]) -> int:
         )
         for name, values in listed.items()
     ]
-    print_table("recipes", ("name", "data", "pixels", "slots", "steps", "what it is"), rows)
+    print_table("recipes", ("name", "data", "pixels", "slots", "steps", "what it is"), rows, first_whole=True)
     return 0

@@ -169,7 +169,7 @@ class InstanceSegmentation(ScoredImages):
 
         true_positives = is_hit.sum()
         false_positives = (~is_hit).sum()
-        false_negatives = self.true_instances - true_positives
+        false_negatives = self.true_instances.long() - true_positives
         # TP + FP / 2 + FN / 2 in other words.
         mean_instances = (len(iou) + self.true_instances).double() / 2
         return InstanceScores(

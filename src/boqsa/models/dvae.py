@@ -96,7 +96,13 @@ class DVAE(nn.Module):
 def soft_sample(
     log_probs: Float[Tensor, "B V h w"], tau: float, gumbel: Float[Tensor, "B V h w"] | None
 ) -> Float[Tensor, "B V h w"]:
-    """Gumbel-softmax: a weighting of tokens, the closer to one token the smaller the temperature tau > 0 is."""
+    """Gumbel-softmax: a weighting of tokens, the closer to one token the smaller the temperature tau > 0 is.
+
+    Raises:
+        ValueError: if tau is not above 0.
+    """
+    if not tau > 0:
+        raise ValueError(f"tau is {tau}; it must be above 0.")
     noisy = log_probs if gumbel is None else log_probs + gumbel.to(log_probs.dtype)
     return (noisy / tau).permute(0, 2, 3, 1).softmax(dim=-1).permute(0, 3, 1, 2)
 

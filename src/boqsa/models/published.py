@@ -15,6 +15,8 @@ Model = MixtureModel | TransformerModel
 
 _IGNORED_SUFFIXES = (".pos_emb.grid", ".self_attn_mask")
 """Buffers that follow from the sizes; released checkpoints carry them, ours need not."""
+_MOST_NAMED = 12
+"""Differences that a refusal lists."""
 
 
 def published_names(model: Model) -> dict[str, str]:
@@ -108,7 +110,7 @@ def load_published(model: Model, state_dict: Mapping[str, Tensor]) -> None:
             `*.self_attn_mask` are accepted and not needed.
 
     Raises:
-        InputError: if a weight is missing, left over or of another shape; all of them are named, and the model is
+        InputError: if a weight is missing, left over or of another shape; the first are named, and the model is
             left as it was.
     """
     given = {
@@ -125,7 +127,8 @@ def load_published(model: Model, state_dict: Mapping[str, Tensor]) -> None:
     ]
     if problems:
         raise InputError(
-            f"these weights do not fit the model ({len(problems)} differences): {'; '.join(problems)}. "
+            f"these weights do not fit the model ({len(problems)} differences): {'; '.join(problems[:_MOST_NAMED])}"
+            f"{'; and more' if len(problems) > _MOST_NAMED else ''}. "
             "Choose the recipe whose sizes and queries the weights were trained with."
         )
     with torch.no_grad():

@@ -289,6 +289,8 @@ def _check_sizes(
         raise ValueError(f"image_size {image_size} is not divisible by {PATCH}, the pixels of a token; change it.")
     if features not in ("image", "tokens"):
         raise ValueError(f"features is {features!r}; pass 'image' (BO-QSA) or 'tokens' (SLATE).")
+    if features == "tokens":
+        return
     if not encoder_channels or len(encoder_channels) != len(encoder_strides):
         raise ValueError(
             f"encoder_channels has {len(encoder_channels)} entries and encoder_strides {len(encoder_strides)}; "

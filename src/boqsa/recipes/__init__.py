@@ -145,6 +145,7 @@ def get_recipe(name: str) -> Recipe:
         RecipeError: if there is none; the message names close matches.
     """
     if name not in RECIPES:
-        close = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.4) or list(RECIPES)
-        raise RecipeError(f"there is no recipe {name!r}; did you mean {', '.join(close)}? `boqsa recipes` lists all.")
+        close = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.4)
+        hint = f"did you mean {', '.join(close)}? " if close else ""
+        raise RecipeError(f"there is no recipe {name!r}; {hint}`boqsa recipes` lists all.")
     return RECIPES[name]()

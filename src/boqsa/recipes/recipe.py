@@ -92,6 +92,8 @@ class MixtureRecipe:
             _at_least(self, name, 1)
         for name in ("queries", "gradient", "perturbation", "epsilon_form", "initial_weights", "kind"):
             _one_of(self, name)
+        for name in ("encoder_channels", "encoder_strides", "decoder_channels", "decoder_strides"):
+            _each_at_least_one(self, name)
         _at_least(self, "epsilon", 0)
         _within(self, "drop_path", 0, 0.99)
 
@@ -157,6 +159,8 @@ class TransformerRecipe:
             _one_of(self, name)
         for name in ("features", "keys_and_values"):
             _one_of(self, name)
+        for name in ("encoder_channels", "encoder_strides"):
+            _each_at_least_one(self, name)
         _at_least(self, "epsilon", 0)
         for name in ("dropout", "drop_path"):
             _within(self, name, 0, 0.99)
@@ -436,6 +440,12 @@ def _above_zero(section: Any, name: str) -> None:
     if not value > 0:
         raise RecipeError(f"{_field_name(section, name)} is {value}; it must be above 0.")
     _at_least(section, name, 0)  # refuses infinity
+
+
+def _each_at_least_one(section: Any, name: str) -> None:
+    value = getattr(section, name)
+    if any(entry < 1 for entry in value):
+        raise RecipeError(f"{_field_name(section, name)} is {value}; each must be at least 1.")
 
 
 def _within(section: Any, name: str, least: float, most: float) -> None:

@@ -7,6 +7,7 @@ BO-QSA ran for these rows is not published. The I-SA rows are the same recipes w
 Choices where SLATE's code cannot be followed to the letter:
 - It looks at the held-out loss once an epoch, which is 8,000 steps on its own data; here every 8,000 steps on all.
   Epochs of a small set (200 steps on Birds) would halve the rates many times before the warm-up ends.
+- Its held-out loss is taken at the current temperature with hard samples, here at 0.1 with soft ones.
 - Its warm-up begins at 1/30,000 of the rate, ours at 0.
 """
 

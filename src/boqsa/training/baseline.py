@@ -170,7 +170,7 @@ def _untrained(
         model = build_model(recipe).to(device)
     scores = headline(evaluate(model, split, protocol, iterations=iterations, device=device))
     choice = "; oracle slot, and the choices without labels" if protocol.task == "foreground" else ""
-    return {**scores, "what": f"the same model with the fresh weights that training began with, same protocol{choice}"}
+    return {**scores, "what": f"the same model with fresh weights of the recipe's seed, same protocol{choice}"}
 
 
 def _of_fixed_maps(

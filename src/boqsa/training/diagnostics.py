@@ -204,10 +204,11 @@ def _ignored(information: float | None, *, early: bool) -> list[str]:
 def _split_by_position(numbers: dict[str, Any]) -> tuple[str, str] | None:
     """The state and the warning if slots are regions of the picture, whatever is in it."""
     halves, information = numbers["half_split"] or 0.0, numbers["position_information"]
-    narrower = "a smaller model.slot-size"
     if numbers["model"] == "mixture":
-        narrower += " or narrower model.decoder-channels"
-    ways_out = f"Try {narrower}, a longer train.sigma-steps, or another seed"
+        ways_out = "Try a smaller model.slot-size or narrower model.decoder-channels, a longer train.sigma-steps"
+    else:
+        ways_out = "Try a smaller model.slot-size, a train.least-crop below 1"
+    ways_out += ", or another seed"
     if halves > HALVES:
         return "half_split", (
             "The two slots cut the picture in halves (left/right or top/bottom): one straight line, the same in "

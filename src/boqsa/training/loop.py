@@ -257,6 +257,7 @@ class _Training:
             if len(output.losses) > 1:
                 for name, value in output.losses.items():
                     parts[name] = parts.get(name, 0) + value.detach() / settings.accumulate
+            del output, loss, noise, image  # or they would stand beside those of the next piece
         norm = nn.utils.clip_grad_norm_(
             self.plain_model.parameters(),
             settings.clip_norm or float("inf"),  # clips nothing and still measures the norm

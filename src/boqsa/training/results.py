@@ -76,6 +76,9 @@ def evaluate_run(
     names = [path.parent.name for path in sorted((run / CHECKPOINTS).glob(f"[!.]*/{MANIFEST}"))]
     if "last" not in names:
         raise RunError(f"{run} has no checkpoint yet; go on with `boqsa train --resume {run}`.")
+    _check_device(device)
+    if iterations is not None and iterations < 1:
+        raise InputError(f"iterations is {iterations}; it must be at least 1.")
     if generated < 0:
         raise InputError(f"the number of generated images is {generated}; it must be at least 0.")
     data = data or recipe.data
@@ -99,6 +102,8 @@ def evaluate_run(
     state, warnings = verdict(diagnostics, step=scores["last"]["step"], warmup_steps=recipe.train.warmup_steps)
     diagnostics |= {"verdict": state, "warnings": warnings}
     main = headline(scores["last"])
+    name = _suffix(run, recipe, data, dataset, iterations)
+    report = f"report{name}.html"
     metrics = {
         **{name: main[name] for name in HEADLINE if name in main},
         "recipe": recipe.name,
@@ -122,15 +127,15 @@ def evaluate_run(
         "machine": machine_facts(torch.device(device)),
         "evaluation_seconds": round(time.monotonic() - began, 1),
         "command": command,
+        "report": report,
     }
-    name = _suffix(run, recipe, data, dataset, iterations)
     write_text(run / f"metrics{name}.json", json.dumps(without_nan(metrics), indent=2))
     picture = _picture(run, dataset, iterations=iterations, generates=generated > 0)
     (run / "pictures").mkdir(exist_ok=True)
     save_png(run / "pictures" / f"segmentation{name}.png", picture)
     title = "segmentation" if recipe.model.kind == "mixture" else f"segmentation_{recipe.model.kind}"
     write_report(
-        run / f"report{name}.html",
+        run / report,
         recipe_json=recipe.to_json(),
         metrics=metrics,
         log=read_log(run),
@@ -138,6 +143,16 @@ def evaluate_run(
         next_steps=next_steps(run, recipe),
     )
     return metrics
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # an unknown name; a build of torch without it
+        reason = str(error).splitlines()[0][:80]
+        raise InputError(
+            f"device {device!r} cannot be used ({reason}); pass cpu, or cuda where there is a GPU."
+        ) from None
 
 
 def open_for(recipe: Recipe, data: DataRecipe, split: str) -> PackedDataset:

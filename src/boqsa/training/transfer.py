@@ -65,12 +65,11 @@ def transfer(
         targets.append(_target(recipe, data, split))
     rows, own_left_out = [], None
     try:
-        own = _target(recipe, recipe.data, split)
+        own = _own(recipe, split)
     except BoqsaError as error:
         own_left_out = str(error)
-    else:
-        if not any(_is_same(dataset, own[1]) for _, dataset, _ in targets):
-            targets.insert(0, own)
+    else:  # first, by the run's own protocol, and once
+        targets = [own, *(target for target in targets if not _is_same(target[1], own[1]))]
     for data, dataset, protocol in targets:
         metrics = evaluate_run(
             run, data=data, split=split, protocol=protocol, generated=generated, device=device, command=command
@@ -119,6 +118,13 @@ def _root(name: str, root: str | Path | None, *, alone: bool) -> str | None:
         f"there is no folder {folder}{known}. Make it with `boqsa data prepare {name} SOURCE {folder}`, or give "
         "one name and its packed folder."
     )
+
+
+def _own(recipe: Recipe, split: str) -> tuple[DataRecipe, PackedDataset, EvaluateRecipe]:
+    dataset = open_for(recipe, recipe.data, split)
+    if not dataset.has_masks:
+        raise InputError(f"{dataset.path}, split {split}, has no masks, so there is nothing to score.")
+    return recipe.data, dataset, recipe.evaluate
 
 
 def _target(recipe: Recipe, data: DataRecipe, split: str) -> tuple[DataRecipe, PackedDataset, EvaluateRecipe]:
