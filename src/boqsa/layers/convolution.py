@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 
 from torch import nn
 
@@ -41,3 +42,22 @@ class ConvolutionDecoder(nn.Sequential):
             ]
         layers.append(nn.ConvTranspose2d(channels[-1], 4, kernel_size=3, stride=1, padding=1))
         super().__init__(*layers)
+
+
+def require_layers(part: str, channels: Sequence[int], strides: Sequence[int]) -> None:
+    """Raise ValueError unless there is a stride for each of the channels, and at least one; `part` is named in it."""
+    if not channels or len(channels) != len(strides):
+        raise ValueError(
+            f"{part}_channels has {len(channels)} entries and {part}_strides {len(strides)}; "
+            "give both, one for each 5x5 layer."
+        )
+
+
+def require_encoder(image_size: int, channels: Sequence[int], strides: Sequence[int]) -> None:
+    """Raise ValueError unless the layers of an encoder fit together and divide the image."""
+    require_layers("encoder", channels, strides)
+    if image_size % prod(strides):
+        raise ValueError(
+            f"image_size {image_size} is not divisible by the encoder's total stride {prod(strides)}; "
+            "change image_size or encoder_strides."
+        )

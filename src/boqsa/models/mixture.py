@@ -14,7 +14,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from boqsa.layers.convolution import ConvolutionDecoder, ConvolutionEncoder
+from boqsa.layers.convolution import ConvolutionDecoder, ConvolutionEncoder, require_encoder, require_layers
 from boqsa.layers.position import PositionEmbedding
 from boqsa.layers.slot_encoder import Queries, SlotEncoder
 from boqsa.models.image import scaled_image
@@ -182,20 +182,8 @@ def _check_sizes(
     decoder_strides: Sequence[int],
     decoder_grid: int,
 ) -> None:
-    for part, channels, strides in (
-        ("encoder", encoder_channels, encoder_strides),
-        ("decoder", decoder_channels, decoder_strides),
-    ):
-        if not channels or len(channels) != len(strides):
-            raise ValueError(
-                f"{part}_channels has {len(channels)} entries and {part}_strides {len(strides)}; "
-                "give both, one for each 5x5 layer."
-            )
-    if image_size % prod(encoder_strides):
-        raise ValueError(
-            f"image_size {image_size} is not divisible by the encoder's total stride {prod(encoder_strides)}; "
-            "change image_size or encoder_strides."
-        )
+    require_layers("decoder", decoder_channels, decoder_strides)
+    require_encoder(image_size, encoder_channels, encoder_strides)
     if any(stride not in (1, 2) for stride in decoder_strides):
         raise ValueError(f"decoder_strides {tuple(decoder_strides)} must each be 1 or 2.")
     if decoder_grid * prod(decoder_strides) != image_size:

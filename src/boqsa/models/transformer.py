@@ -22,7 +22,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from boqsa.layers.convolution import ConvolutionEncoder
+from boqsa.layers.convolution import ConvolutionEncoder, require_encoder
 from boqsa.layers.position import PositionEmbedding
 from boqsa.layers.slot_encoder import Queries, SlotEncoder
 from boqsa.models.dvae import DVAE, PATCH, hard_sample, soft_sample
@@ -289,15 +289,5 @@ def _check_sizes(
         raise ValueError(f"image_size {image_size} is not divisible by {PATCH}, the pixels of a token; change it.")
     if features not in ("image", "tokens"):
         raise ValueError(f"features is {features!r}; pass 'image' (BO-QSA) or 'tokens' (SLATE).")
-    if features == "tokens":
-        return
-    if not encoder_channels or len(encoder_channels) != len(encoder_strides):
-        raise ValueError(
-            f"encoder_channels has {len(encoder_channels)} entries and encoder_strides {len(encoder_strides)}; "
-            "give both, one for each 5x5 layer."
-        )
-    if image_size % prod(encoder_strides):
-        raise ValueError(
-            f"image_size {image_size} is not divisible by the encoder's total stride {prod(encoder_strides)}; "
-            "change image_size or encoder_strides."
-        )
+    if features == "image":
+        require_encoder(image_size, encoder_channels, encoder_strides)

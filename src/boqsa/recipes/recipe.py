@@ -157,8 +157,8 @@ class TransformerRecipe:
         _at_least(self, "vocab_size", 2)
         for name in ("queries", "gradient", "perturbation", "epsilon_form", "initial_weights", "kind"):
             _one_of(self, name)
-        for name in ("features", "keys_and_values"):
-            _one_of(self, name)
+        _one_of(self, "features")
+        _one_of(self, "keys_and_values")
         for name in ("encoder_channels", "encoder_strides"):
             _each_at_least_one(self, name)
         _at_least(self, "epsilon", 0)
