@@ -15,9 +15,7 @@ import argparse
 import resource
 import subprocess
 import sys
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 FOLDED_IS_COMPARED_ON = "birds_transformer"
 """The recipe whose keys and values are measured both ways; its small version too."""
@@ -30,7 +28,8 @@ def measure(name: str, batch: int, changes: dict[str, object]) -> int:
     import torch
     from transformer_step import FixedImages, let_blocks_go, recipe_of
 
-    from boqsa.training.loop import _Training
+    from boqsa.inference.load import build_model
+    from boqsa.training.step import TrainStep
 
     let_blocks_go()
     recipe = recipe_of(name, batch, precision="fp32", threads=0)
@@ -38,11 +37,9 @@ def measure(name: str, batch: int, changes: dict[str, object]) -> int:
     images = FixedImages(batch, recipe.data.image_size)
     torch.randn(64, 64).mm(torch.randn(64, 64))  # the libraries behind it take their own memory once
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with tempfile.TemporaryDirectory() as folder:
-        training = _Training(recipe, Path(folder) / "run")
-    training.plain_model.train()
+    step = TrainStep(recipe, build_model(recipe).train())
     for number in range(2):
-        training.step(images, number)
+        step(images, number)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
 

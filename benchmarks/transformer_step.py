@@ -15,12 +15,10 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -95,39 +93,38 @@ HANDS_BACK = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 16), "MALLOC_TRIM
 
 def let_blocks_go() -> None:
     """Keep the training loop from setting the allocator, in a process that runs under `HANDS_BACK`."""
-    from boqsa.training import loop
+    from boqsa.training import step
 
-    loop.keep_freed_memory = lambda: False
+    step.keep_freed_memory = lambda: False
 
 
 def measure(form: str, recipe: "Recipe", steps: int) -> tuple[float, float]:
     """Median milliseconds of a step, and growth of the peak resident memory in MiB."""
     import torch
 
+    from boqsa.inference.load import build_model
+
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     images = FixedImages(4 * recipe.train.batch_size, recipe.data.image_size)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    torch.manual_seed(recipe.seed)
+    model = build_model(recipe).train()
     if form == "literal":
         from literal_transformer import LiteralStep
 
-        from boqsa.inference.load import build_model
-
-        torch.manual_seed(recipe.seed)
-        literal = LiteralStep(build_model(recipe).train(), recipe)
+        literal = LiteralStep(model, recipe)
 
         def step(number: int) -> None:
             first = number * recipe.train.batch_size % len(images)
             literal.step(images.images[first : first + recipe.train.batch_size])
     else:
-        from boqsa.training.loop import _Training
+        from boqsa.training.step import TrainStep
 
-        with tempfile.TemporaryDirectory() as folder:
-            training = _Training(recipe, Path(folder) / "run")
-        training.plain_model.train()
+        ours = TrainStep(recipe, model)
 
         def step(number: int) -> None:
-            training.step(images, number)
+            ours(images, number)
 
     step(0)  # the first one allocates, and chooses kernels
     seconds = []

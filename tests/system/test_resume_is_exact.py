@@ -194,12 +194,12 @@ def test_data_that_was_moved_is_named_at_the_resume(
     train_arguments: Callable[..., list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from boqsa.training import loop
+    from boqsa.training import step as training_step
 
     run, data = tmp_path / "run", tmp_path / "data"
     shutil.copytree(packed_noise, data)
     fields = ["--data.root", str(data), "--train.steps", "4"]
-    real = loop.batch_indices
+    real = training_step.batch_indices
 
     def terminating(seed: int, step: int, *rest: int) -> object:
         if step == 1:
@@ -207,7 +207,7 @@ def test_data_that_was_moved_is_named_at_the_resume(
         return real(seed, step, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "batch_indices", terminating)
+        patch.setattr(training_step, "batch_indices", terminating)
         assert main(train_arguments(run, *fields)) == 1
     data.rename(tmp_path / "moved")
     assert main(["train", "--resume", str(run)]) == 2

@@ -67,16 +67,16 @@ def test_json_tells_that_a_run_was_stopped(
 ) -> None:
     import json
 
-    from boqsa.training import loop
+    from boqsa.training import step as training_step
 
-    real = loop.batch_indices
+    real = training_step.batch_indices
 
     def terminating(seed: int, step: int, *rest: int) -> object:
         if step == 1:
             signal.raise_signal(signal.SIGTERM)
         return real(seed, step, *rest)
 
-    monkeypatch.setattr(loop, "batch_indices", terminating)
+    monkeypatch.setattr(training_step, "batch_indices", terminating)
     assert main(train_arguments(tmp_path / "run", "--json", *FIELDS)) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["finished"] is False

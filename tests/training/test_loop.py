@@ -23,7 +23,7 @@ from boqsa.errors import InputError, RecipeError, RunError
 from boqsa.inference.load import build_model, load
 from boqsa.inference.run import read_manifest, read_recipe
 from boqsa.recipes import Recipe
-from boqsa.training import loop
+from boqsa.training import step as training_step
 from boqsa.training.evaluation import evaluate
 from boqsa.training.log import read_log
 from boqsa.training.loop import check, state_of, train
@@ -71,7 +71,7 @@ class Killed(BaseException):
 
 def train_until(monkeypatch: pytest.MonkeyPatch, stop: int, *arguments: Any, **options: Any) -> None:
     """Train, and die at the beginning of step `stop`."""
-    real = loop.batch_indices
+    real = training_step.batch_indices
 
     def dying(seed: int, step: int, *rest: int) -> Any:
         if step == stop:
@@ -79,7 +79,7 @@ def train_until(monkeypatch: pytest.MonkeyPatch, stop: int, *arguments: Any, **o
         return real(seed, step, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "batch_indices", dying)
+        patch.setattr(training_step, "batch_indices", dying)
         with pytest.raises(Killed):
             train(*arguments, **options)
 
@@ -245,12 +245,12 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_checkpoint(
     monkeypatch: Any,
 ) -> None:
     recipe = changed(recipe, train={"log_every": 100, "evaluate_every": 100})
-    real = loop.learning_rate_factor
+    real = training_step.learning_rate_factor
 
     def infinite(step: int, **options: int) -> float:
         return math.inf if step == at else real(step, **options)
 
-    monkeypatch.setattr(loop, "learning_rate_factor", infinite)
+    monkeypatch.setattr(training_step, "learning_rate_factor", infinite)
     with pytest.raises(RunError, match=r"not a number at step .*lower --train\.learning-rate") as caught:
         train(recipe, tmp_path / "run", **both)
     if kept is None:
@@ -267,7 +267,7 @@ def test_a_signal_ends_after_the_step_and_the_run_goes_on_exactly(
     *, number: int, tmp_path: Path, recipe: Recipe, both: dict, monkeypatch: Any, capsys: Any
 ) -> None:
     train(recipe, tmp_path / "whole", **both)
-    real = loop.draw_noise
+    real = training_step.draw_noise
     before = signal.getsignal(number)
 
     def interrupting(*arguments: Any, **options: Any) -> Any:
@@ -276,7 +276,7 @@ def test_a_signal_ends_after_the_step_and_the_run_goes_on_exactly(
         return real(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "draw_noise", interrupting)
+        patch.setattr(training_step, "draw_noise", interrupting)
         assert train(recipe, tmp_path / "run", **both) is False
     assert signal.getsignal(number) is before
     assert state_of(tmp_path / "run") == (5, 12)

@@ -15,6 +15,7 @@ from boqsa.inference.load import build_model, load
 from boqsa.models import TransformerModel
 from boqsa.recipes import Recipe
 from boqsa.training import loop
+from boqsa.training import step as training_step
 from boqsa.training.log import read_log
 from boqsa.training.loop import train
 from boqsa.training.schedules import gumbel_tau, learning_rate_factor
@@ -64,7 +65,7 @@ class Killed(BaseException):
 
 def train_until(monkeypatch: pytest.MonkeyPatch, stop: int, *arguments: Any, **options: Any) -> None:
     """Train, and die at the beginning of step `stop`."""
-    real = loop.batch_indices
+    real = training_step.batch_indices
 
     def dying(seed: int, step: int, *rest: int) -> Any:
         if step == stop:
@@ -72,7 +73,7 @@ def train_until(monkeypatch: pytest.MonkeyPatch, stop: int, *arguments: Any, **o
         return real(seed, step, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "batch_indices", dying)
+        patch.setattr(training_step, "batch_indices", dying)
         with pytest.raises(Killed):
             train(*arguments, **options)
 
@@ -180,7 +181,7 @@ def test_the_dvae_moves_while_the_rest_warms_up(
 
 def test_every_parameter_is_in_one_group(transformer_recipe: Recipe) -> None:
     model = build_model(transformer_recipe)
-    groups = loop._parameter_groups(model, transformer_recipe.train)
+    groups = training_step._parameter_groups(model, transformer_recipe.train)
     grouped = [id(parameter) for group in groups for parameter in group.parameters]
     assert sorted(grouped) == sorted(map(id, model.parameters()))
     assert [len(group.parameters) for group in groups][1] == len(list(model.dvae.parameters()))

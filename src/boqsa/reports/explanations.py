@@ -208,8 +208,8 @@ PICTURES = {
         "Scenes, and which slot owns each pixel",
         _SCENES + "Then the part of the picture that each slot attends to: chequered ground is not its own; slot 1 is "
         "label 0 in files. Last come the reconstructions. “dVAE” is the picture from its tokens, without any slot. "
-        "“teacher-forced” is each token as the slots and the true tokens before it foretell it. “generated” is what "
-        "the slots alone stand for: each token follows from the generated ones before it.",
+        "“teacher-forced” is each token as the slots and the true tokens before it foretell it. “generated”, if asked "
+        "for, is what the slots alone stand for: each token follows from the generated ones before it.",
     ),
 }
 """Title and caption of the pictures that have one; others are shown under their own name."""

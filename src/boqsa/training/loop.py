@@ -1,55 +1,43 @@
-"""The training loop: one step, repeated, on Lightning Fabric; what it needs to stop at any moment and go on.
+"""The training loop: `TrainStep`, repeated; evaluation, log and checkpoints; stopping at any moment and going on.
 
 Notable choices:
-- Every random draw comes from (seed, step, position in the batch), so no random state has to be saved.
-- Learning rates, sigma and tau are functions of the step, set before each; the only scheduler state is what `patience`
-  has seen, if it is on.
-- Dropout alone draws from torch's own stream, which is seeded from (seed, step, position) before each forward pass.
+- A step depends on its number alone, so there is no state of random numbers or schedulers to save, but for what
+  `patience` has seen, if it is on.
 - A step is finished or it did not happen: signals are looked at between steps.
 - Everything is built and checked before the run folder is made.
 - One process. The draws and the order of samples are made for more.
 """
 
-import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
-from lightning_fabric import Fabric
-from torch import Tensor, nn
 
 from boqsa.atomic import one_process, recover_folder, write_text
 from boqsa.data import PackedDataset
 from boqsa.errors import RecipeError, RunError
 from boqsa.inference.load import build_model, model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE, checkpoint_folder, load_weights, read_recipe
-from boqsa.models import Noise, TransformerModel
 from boqsa.models.published import Model
-from boqsa.recipes import Recipe, TrainRecipe
-from boqsa.training.augment import augment
+from boqsa.recipes import Recipe
 from boqsa.training.checkpoint import save_checkpoint
 from boqsa.training.data import StepImages
 from boqsa.training.diagnostics import verdict
-from boqsa.training.draws import batch_indices, draw_crops, draw_gumbel, draw_noise, dropout_seed
 from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.interval import Interval
 from boqsa.training.log import Log
-from boqsa.training.machine import accelerator, changed_since_start, keep_freed_memory, machine_facts
+from boqsa.training.machine import changed_since_start, machine_facts
 from boqsa.training.progress import RunProgress
 from boqsa.training.resume import LOCK, last_checkpoint, saved_training, state_of
-from boqsa.training.schedules import Plateau, gumbel_tau, learning_rate_factor, query_sigma
+from boqsa.training.schedules import Plateau
 from boqsa.training.signals import stop_signals
+from boqsa.training.step import TrainStep
 
 __all__ = ["check", "state_of", "train"]
-
-# Fabric tells the precision of every Fabric that is made; it stands in the recipe.
-logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
-
-_PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def train(
@@ -90,7 +78,7 @@ def train(
         stop_signals() as stop,
     ):
         training.begin(train_data, progress)
-        with training.own_stream():
+        with training.step.own_stream():
             return training.run_steps(train_data, validation_data, progress, stop)
 
 
@@ -104,52 +92,25 @@ class _Training:
 
     def __init__(self, recipe: Recipe, run: Path) -> None:
         self.recipe, self.run = recipe, run
-        settings = recipe.train
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
-        device = accelerator(settings)
         self.saved = saved_training(recipe, run)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            self.plain_model = build_model(recipe)
-        if self.saved is not None:
-            self.plain_model.load_state_dict(load_weights(last_checkpoint(run) or run))
-        elif settings.init_from is not None:
-            _initialise(self.plain_model, settings.init_from)
-        if settings.channels_last:
-            self.plain_model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.groups = _parameter_groups(self.plain_model, settings)
-        # The fused kernel updates all parameters in one pass; on a CPU the plain one costs a tenth of a step.
-        optimizer = torch.optim.Adam(
-            [{"params": group.parameters} for group in self.groups], lr=settings.learning_rate, fused=True
-        )
-        self.fabric = Fabric(accelerator=device, devices=1, precision=_PRECISION[settings.precision])
-        self.model, self.optimizer = self.fabric.setup(self.plain_model, optimizer)
-        if self.fabric.device.type == "cpu":
-            keep_freed_memory()
+        self.step = TrainStep(recipe, _model(recipe, run, is_new=self.saved is None))
         self.log = Log(run)
         self.start, self.seconds, self.best = 0, 0.0, dict[str, float]()
-        self.interval = Interval(settings.batch_size)
+        self.interval = Interval(recipe.train.batch_size)
         self.plateau = Plateau()
         if self.saved is not None:
-            self.optimizer.load_state_dict(self.saved["optimizer"])
+            self.step.optimizer.load_state_dict(self.saved["optimizer"])
             self.start, self.seconds, self.best = (self.saved[name] for name in ("step", "seconds", "best"))
+            device = self.step.device
             # Checkpoints of earlier versions have neither parts of the loss nor a plateau, and need none.
-            parts = {name: values.to(self.fabric.device) for name, values in self.saved.get("parts", {}).items()}
-            self.interval = Interval(settings.batch_size, self.saved["losses"].to(self.fabric.device), parts)
+            parts = {name: values.to(device) for name, values in self.saved.get("parts", {}).items()}
+            self.interval = Interval(recipe.train.batch_size, self.saved["losses"].to(device), parts)
             self.plateau = Plateau(*self.saved.get("plateau", Plateau()))
 
     def require_same_data(self, data: PackedDataset) -> None:
         """Refuse to go on with other images than the run began with."""
         if self.saved is not None and self.saved["data"] != data.manifest.fingerprint:
             raise RunError(f"{self.run} was trained on other data than {data.path}; give the data it began with.")
-
-    def own_stream(self) -> AbstractContextManager[None]:
-        """Where the model drops out, it draws from torch's own stream: the caller gets it back as it was."""
-        if not isinstance(self.plain_model, TransformerModel):
-            return nullcontext()
-        device = self.fabric.device
-        return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
     @contextmanager
     def holding_folder(self) -> Iterator[None]:
@@ -179,7 +140,7 @@ class _Training:
             write_text(run / RECIPE, replace(there, data=self.recipe.data).to_json())
         # Without a checkpoint nothing of an earlier attempt counts, its first row included.
         self.log.cut_after(self.start or -1)
-        machine = machine_facts(self.fabric.device)
+        machine = machine_facts(self.step.device)
         if not self.start:
             if not is_new:
                 progress.say(f"{run} has no checkpoint yet; starting at step 0 of {self.recipe.train.steps}")
@@ -197,12 +158,12 @@ class _Training:
         """All steps that are left; False if `stop` was filled before the end."""
         settings = self.recipe.train
         began = time.monotonic() - self.seconds
-        images = StepImages(data, self.fabric.device)
+        images = StepImages(data, self.step.device)
         progress.say(str(images))
         for done in range(self.start + 1, settings.steps + 1):
-            loss, norm, parts = self.step(images, done - 1)
-            self.interval.add(loss, norm, parts)
-            progress.step(done, loss=loss, images_per_second=self.interval.images_per_second)
+            result = self.step(images, done - 1, rate_factor=self.plateau.factor)
+            self.interval.add(*result)
+            progress.step(done, loss=result.loss, images_per_second=self.interval.images_per_second)
 
             is_last = done == settings.steps
             stopping = bool(stop) and not is_last  # read once: a signal may come between two lines
@@ -228,70 +189,6 @@ class _Training:
                 return False
         return True
 
-    def step(self, images: StepImages, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """One optimiser step, left on the device: its mean loss, the gradient norm before clipping, and the parts of
-        the loss if it has several."""
-        recipe, settings, device = self.recipe, self.recipe.train, self.fabric.device
-        options: dict[str, Any] = {"sigma": query_sigma(step, sigma_steps=settings.sigma_steps)}
-        if isinstance(self.plain_model, TransformerModel):
-            options["tau"] = self.tau(step)
-        indices = batch_indices(recipe.seed, step, settings.batch_size, len(images))
-        piece = settings.batch_size // settings.accumulate
-        total = torch.zeros((), device=device)
-        parts: dict[str, Tensor] = {}
-        self.optimizer.zero_grad(set_to_none=True)
-        for first in range(0, settings.batch_size, piece):
-            image = images.batch(indices[first : first + piece])
-            if settings.flip or settings.least_crop < 1:
-                draws = draw_crops(seed=recipe.seed, step=step, positions=range(first, first + piece))
-                image = augment(image, draws.to(device), flip=settings.flip, least_crop=settings.least_crop)
-            if settings.channels_last:
-                image = image.contiguous(memory_format=torch.channels_last)
-            noise = self.noise(step, range(first, first + piece))
-            if isinstance(self.plain_model, TransformerModel):
-                torch.manual_seed(dropout_seed(recipe.seed, step, first))
-            output = self.model(image, noise=noise, **options)
-            loss = output.loss / settings.accumulate
-            self.fabric.backward(loss)
-            total += loss.detach()
-            if len(output.losses) > 1:
-                for name, value in output.losses.items():
-                    parts[name] = parts.get(name, 0) + value.detach() / settings.accumulate
-            del output, loss, noise, image  # or they would stand beside those of the next piece
-        norm = nn.utils.clip_grad_norm_(
-            self.plain_model.parameters(),
-            settings.clip_norm or float("inf"),  # clips nothing and still measures the norm
-            norm_type=float(settings.clip_norm_type),
-        )
-        for entry, group in zip(self.optimizer.param_groups, self.groups, strict=True):
-            factor = learning_rate_factor(step, warmup_steps=group.warmup_steps, half_life_steps=group.half_life_steps)
-            entry["lr"] = group.learning_rate * factor * self.plateau.factor
-        self.optimizer.step()
-        return total, norm, parts
-
-    def noise(self, step: int, positions: Sequence[int]) -> Noise:
-        """The random numbers of some samples of a step, on the device."""
-        recipe, device, shapes = self.recipe, self.fabric.device, self.plain_model.noise_shapes()
-        sigma = query_sigma(step, sigma_steps=recipe.train.sigma_steps)
-        noise = draw_noise(
-            shapes,
-            seed=recipe.seed,
-            step=step,
-            positions=positions,
-            perturb_queries=sigma > 0 or recipe.model.queries != "learned",
-        )
-        if "gumbel_soft" in shapes:
-            soft, hard = draw_gumbel(
-                shapes["gumbel_soft"], seed=recipe.seed, step=step, positions=positions, device=device
-            )
-            noise = noise._replace(gumbel_soft=soft, gumbel_hard=hard)
-        return Noise(*(None if tensor is None else tensor.to(device) for tensor in noise))
-
-    def tau(self, step: int) -> float:
-        """Temperature of the dVAE at a step."""
-        dvae = self.recipe.train.dvae
-        return gumbel_tau(step, tau_start=dvae.tau_start, tau_end=dvae.tau_end, tau_steps=dvae.tau_steps)
-
     def require_finite(self, done: int) -> None:
         """Stop the run before anything is saved if a loss or a gradient was not a number."""
         if self.interval.is_finite():
@@ -306,30 +203,23 @@ class _Training:
 
     def log_step(self, done: int) -> None:
         """Write the row of the interval that ends here, and begin another."""
-        settings = self.recipe.train
-        rates = {
-            f"learning_rate{group.suffix}": entry["lr"]
-            for group, entry in zip(self.groups, self.optimizer.param_groups, strict=True)
-        }
-        is_transformer = isinstance(self.plain_model, TransformerModel)
         self.log.append(
             "step",
             done,
             loss=self.interval.mean_loss,
             **{f"loss_{name}": value for name, value in self.interval.mean_parts.items()},
             gradient_norm=self.interval.last_norm,
-            **rates,
-            sigma=query_sigma(done - 1, sigma_steps=settings.sigma_steps),
-            **({"tau": self.tau(done - 1)} if is_transformer else {}),
+            **self.step.rates(),
+            **self.step.options(done - 1),
             images_per_second=round(self.interval.images_per_second, 1),
         )
-        self.interval = Interval(settings.batch_size)
+        self.interval = Interval(self.recipe.train.batch_size)
 
     def evaluate(self, validation: PackedDataset, done: int, progress: RunProgress) -> None:
         """Score the validation split, log it, and keep the best checkpoints."""
         protocol = self.recipe.evaluate
         scores = evaluate(
-            self.plain_model, validation, protocol, limit=protocol.validation_limit, device=self.fabric.device
+            self.step.plain_model, validation, protocol, limit=protocol.validation_limit, device=self.step.device
         )
         labelled = headline(scores)
         numbers = scores["diagnostics"]
@@ -356,7 +246,7 @@ class _Training:
         """What a later process needs beside the weights to go on as if nothing had happened."""
         return {
             "step": done,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.step.optimizer.state_dict(),
             "losses": self.interval.losses.cpu(),
             "parts": {name: values.cpu() for name, values in self.interval.parts.items()},
             "plateau": tuple(self.plateau),
@@ -369,7 +259,7 @@ class _Training:
         """Write a checkpoint; without `trainer` it holds weights alone."""
         save_checkpoint(
             self.run / CHECKPOINTS / name,
-            self.plain_model,
+            self.step.plain_model,
             config=model_config(self.recipe),
             step=done,
             recipe_hash=self.recipe.hash,
@@ -386,27 +276,16 @@ def _check_size(recipe: Recipe, data: PackedDataset) -> None:
         )
 
 
-class _Group(NamedTuple):
-    """Parameters that share a learning rate and its schedule."""
-
-    suffix: str
-    """Of the rate's name in the log."""
-    parameters: list[nn.Parameter]
-    learning_rate: float
-    warmup_steps: int
-    half_life_steps: int
-
-
-def _parameter_groups(model: Model, settings: TrainRecipe) -> list[_Group]:
-    """All parameters; those of a dVAE have a rate of their own (spec 5.2)."""
-    dvae = list(model.dvae.parameters()) if isinstance(model, TransformerModel) else []
-    apart = set(map(id, dvae))
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
-    groups = [_Group("", rest, settings.learning_rate, settings.warmup_steps, settings.half_life_steps)]
-    if dvae:
-        own = settings.dvae
-        groups.append(_Group("_dvae", dvae, own.learning_rate, own.warmup_steps, own.half_life_steps))
-    return groups
+def _model(recipe: Recipe, run: Path, *, is_new: bool) -> Model:
+    """The recipe's model: new from its seed, from another run's weights, or as this run's last checkpoint has it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = build_model(recipe)
+    if not is_new:
+        model.load_state_dict(load_weights(last_checkpoint(run) or run))
+    elif recipe.train.init_from is not None:
+        _initialise(model, recipe.train.init_from)
+    return model
 
 
 def _initialise(model: Model, source: str) -> None:
