@@ -176,6 +176,7 @@ def test_small_versions_compare_what_the_large_ones_do(name: str) -> None:
     large, small = get_recipe(name), get_recipe(f"{name}_small")
     for field in (
         "num_slots",
+        "iterations",
         "dvae_kernel",
         "queries",
         "gradient",
