@@ -147,7 +147,8 @@ def _engine(chosen: Sweep, sweep: Path, runs: Sequence[PlannedRun]) -> Engine:
     if chosen.engine == "slurm":
         return SlurmEngine(sweep, chosen.slurm, at_once=chosen.workers or 0)
     use_gpus = any(run.recipe.train.device in ("auto", "cuda") for run in runs)
-    return LocalEngine(len(runs), workers=chosen.workers, threads=chosen.threads_per_worker, use_gpus=use_gpus)
+    threads = chosen.threads_per_worker or max(run.recipe.train.threads for run in runs) or None
+    return LocalEngine(len(runs), workers=chosen.workers, threads=threads, use_gpus=use_gpus)
 
 
 def _show_plan(sweep: Path, runs: Sequence[PlannedRun], *, as_json: bool) -> None:

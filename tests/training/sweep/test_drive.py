@@ -71,10 +71,42 @@ def test_one_that_would_end_the_same_is_not_tried_again(
     assert len(engine.started) == 1
 
 
+def test_a_process_that_ends_well_and_has_done_nothing_has_failed(
+    sweep: Path, runs: list[PlannedRun], in_process: Any
+) -> None:
+    end = run_plan(sweep, runs[:1], engine=in_process(lambda *_: Ended(Outcome.DONE)))
+    assert end.failed == {runs[0].name: "its process ended without an error or a result"}
+
+
 def test_a_failure_does_not_keep_the_others_back(sweep: Path, runs: list[PlannedRun], in_process: Any) -> None:
     engine = in_process(lambda folder, run: BROKEN if run is runs[0] else work_on(folder, run))
     assert list(run_plan(sweep, runs, engine=engine).failed) == [runs[0].name]
     assert engine.started == [run.name for run in runs]
+
+
+def test_a_folder_that_is_spoilt_meanwhile_fails_alone(sweep: Path, runs: list[PlannedRun], in_process: Any) -> None:
+    def behave(folder: Path, run: PlannedRun) -> Ended:
+        if run is runs[0]:
+            runs[1].folder(folder).mkdir()
+            (runs[1].folder(folder) / "letter.txt").write_text("dear")
+        return work_on(folder, run)
+
+    engine = in_process(behave)
+    end = run_plan(sweep, runs, engine=engine)
+    assert list(end.failed) == [runs[1].name]
+    assert "is not a run folder" in end.failed[runs[1].name]
+    assert engine.started == [runs[0].name, runs[2].name]
+
+
+def test_an_error_of_the_sweep_lets_its_processes_save(sweep: Path, runs: list[PlannedRun], in_process: Any) -> None:
+    engine = in_process(lambda *_: None)
+
+    def fail(event: Event) -> None:
+        raise OSError("the console is gone")
+
+    with pytest.raises(OSError, match="the console is gone"):
+        run_plan(sweep, runs, engine=engine, on_event=fail)
+    assert engine.jobs[0].asked == ["stop"]
 
 
 def test_what_another_process_has_is_waited_for_and_taken_up(

@@ -2,11 +2,12 @@
 
 import signal
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from boqsa.errors import RecipeError
-from boqsa.training.sweep import LocalEngine
+from boqsa.training.sweep import LocalEngine, PlannedRun
 from boqsa.training.sweep import local as local_module
 from boqsa.training.sweep.engine import Outcome
 from boqsa.training.sweep.local import ended, share_out, visible_gpus
@@ -69,3 +70,38 @@ def test_the_last_words_are_those_of_this_attempt(tmp_path: Path) -> None:
     with open(console, "a") as file:
         file.write("one\n\ntwo\nthree\nfour\n")
     assert local_module._tail(console, start) == "two\nthree\nfour"
+
+
+class _Process:
+    """Stands for a started process and keeps how it was started."""
+
+    started: ClassVar[list["_Process"]] = []
+
+    def __init__(self, command: list[str], *, env: dict[str, str], **_: Any) -> None:
+        self.command, self.env = command, env
+        self.returncode: int | None = None
+        self.started.append(self)
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+
+def test_each_process_has_a_gpu_and_threads_of_its_own(
+    sweep: Path, runs: list[PlannedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_module, "visible_gpus", lambda: ["5", "3"])
+    monkeypatch.setattr(local_module, "cores", lambda: 8)
+    monkeypatch.setattr(local_module.subprocess, "Popen", _Process)
+    monkeypatch.setattr(_Process, "started", [])
+    engine = LocalEngine(3)
+    assert engine.at_once == 2
+    jobs = [engine.start(sweep, run, evaluate=False) for run in runs[:2]]
+    assert [process.env["CUDA_VISIBLE_DEVICES"] for process in _Process.started] == ["5", "3"]
+    assert [process.env["OMP_NUM_THREADS"] for process in _Process.started] == ["4", "4"]
+    _Process.started[1].returncode = 0
+    assert [job.poll() is not None for job in jobs] == [False, True]
+    engine.start(sweep, runs[2], evaluate=True)
+    third = _Process.started[2]
+    assert third.env["CUDA_VISIBLE_DEVICES"] == "3", "the third takes the place of the one that has ended"
+    assert third.command[-1] == "--evaluate"
+    assert runs[2].name in third.command

@@ -97,7 +97,7 @@ def test_a_plan_that_lacks_runs_is_refused(sweep: Path, runs: list[PlannedRun]) 
 
 def test_a_run_of_the_same_name_and_another_recipe_is_refused(sweep: Path, runs: list[PlannedRun]) -> None:
     other = replace(runs[0], recipe=replace(runs[0].recipe, train=replace(runs[0].recipe.train, steps=99)))
-    with pytest.raises(RunError, match="train.steps: 12 -> 99"):
+    with pytest.raises(RunError, match=r"train\.steps: 12 -> 99"):
         write_plan(sweep, [other, *runs[1:]])
 
 

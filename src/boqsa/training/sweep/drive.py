@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from boqsa.errors import BoqsaError
 from boqsa.training.signals import stop_signals
 from boqsa.training.sweep.engine import Ended, Engine, Event, Job, Outcome
 from boqsa.training.sweep.plan import PlannedRun
@@ -65,8 +66,11 @@ def run_plan(
     with stop_signals() as stop:
         try:
             return drive.to_the_end(stop)
-        except BaseException:
+        except KeyboardInterrupt:  # the second Ctrl-C
             drive.kill()
+            raise
+        except BaseException:
+            drive.ask_to_stop()
             raise
 
 
@@ -101,7 +105,11 @@ class _Drive:
             if is_held(self.sweep, run):
                 self.leave(run)
                 continue
-            state = state_of_planned(self.sweep, run)
+            try:
+                state = state_of_planned(self.sweep, run)
+            except BoqsaError as error:  # someone has put something else there meanwhile
+                self.fail(run, str(error))
+                continue
             if is_done(state, evaluate=self.evaluate):
                 self.on_event(Event(run, "finished", "by another process"))
                 continue
@@ -118,23 +126,41 @@ class _Drive:
             if end is None:
                 continue
             self.working.remove(entry)
-            if end.outcome is Outcome.DONE:
-                self.on_event(Event(run, "finished"))
-            elif end.outcome is Outcome.BUSY:
+            if end.outcome is Outcome.BUSY:
                 self.leave(run)
+            elif end.outcome is Outcome.DONE and self.is_done(run):
+                self.on_event(Event(run, "finished"))
+            elif end.outcome is Outcome.DONE:
+                self.retry_or_fail(run, Ended(Outcome.BROKEN, "its process ended without an error or a result"), began)
             else:
                 self.retry_or_fail(run, end, began)
 
     def retry_or_fail(self, run: PlannedRun, end: Ended, began: int) -> None:
         left = self.tries_left.setdefault(run.name, self.retries)
-        state = state_of_planned(self.sweep, run)
-        if end.outcome is not Outcome.REFUSED and left and state.step > began:
+        step = self.step_of(run)
+        if end.outcome is not Outcome.REFUSED and left and step > began:
             self.tries_left[run.name] = left - 1
             self.waiting.insert(0, run)
-            self.on_event(Event(run, "retried", f"from step {state.step}; {_last_line(end.text)}"))
+            self.on_event(Event(run, "retried", f"from step {step}; {_last_line(end.text)}"))
             return
-        self.failed[run.name] = end.text
-        self.on_event(Event(run, "failed", end.text))
+        self.fail(run, end.text)
+
+    def fail(self, run: PlannedRun, text: str) -> None:
+        self.failed[run.name] = text
+        self.on_event(Event(run, "failed", text))
+
+    def is_done(self, run: PlannedRun) -> bool:
+        try:
+            return is_done(state_of_planned(self.sweep, run), evaluate=self.evaluate)
+        except BoqsaError:
+            return False
+
+    def step_of(self, run: PlannedRun) -> int:
+        """Its last checkpoint's; one that cannot be used counts as none."""
+        try:
+            return state_of_planned(self.sweep, run).step
+        except BoqsaError:
+            return 0
 
     def leave(self, run: PlannedRun) -> None:
         self.elsewhere.append(run)
@@ -157,8 +183,7 @@ class _Drive:
             for run, _, _ in self.working:
                 self.on_event(Event(run, "left", "its job stays in the queue"))
             return
-        for _, job, _ in self.working:
-            job.stop()
+        self.ask_to_stop()
         while self.working:
             for entry in list(self.working):
                 run, job, _ = entry
@@ -173,10 +198,14 @@ class _Drive:
         if end.outcome is Outcome.DONE:
             self.on_event(Event(run, "finished"))
         elif end.outcome in (Outcome.STOPPED, Outcome.BUSY):
-            self.on_event(Event(run, "stopped", f"at step {state_of_planned(self.sweep, run).step}"))
+            self.on_event(Event(run, "stopped", f"at step {self.step_of(run)}"))
         else:
-            self.failed[run.name] = end.text
-            self.on_event(Event(run, "failed", end.text))
+            self.fail(run, end.text)
+
+    def ask_to_stop(self) -> None:
+        if self.engine.stops_jobs:
+            for _, job, _ in self.working:
+                job.stop()
 
     def kill(self) -> None:
         if self.engine.stops_jobs:

@@ -63,7 +63,7 @@ class LocalEngine:
         console = sweep / KEPT / "console" / f"{run.name}.txt"
         console.parent.mkdir(parents=True, exist_ok=True)
         before = console.stat().st_size if console.exists() else 0
-        command = [sys.executable, "-m", "boqsa.training.sweep.worker", str(sweep), run.name]
+        command = [sys.executable, "-m", "boqsa.training.sweep", str(sweep), run.name]
         command += ["--threads", str(self.threads), *(["--evaluate"] if evaluate else [])]
         with open(console, "ab") as output:
             process = subprocess.Popen(

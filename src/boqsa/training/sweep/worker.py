@@ -1,17 +1,16 @@
-"""The process of one run: `python -m boqsa.training.sweep.worker SWEEP NAME`, and the same as a function.
+"""The process of one run: `python -m boqsa.training.sweep SWEEP NAME`, and the same as a function.
 
 The run goes on from its checkpoint if it has one. Another process that has the run is left alone.
 """
 
 import argparse
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from boqsa.errors import BoqsaError
+from boqsa.errors import BoqsaError, InputError
 from boqsa.inference.run import RECIPE, read_recipe
 from boqsa.recipes import Recipe
 from boqsa.training.data import open_split, open_validation
@@ -69,25 +68,21 @@ def _device(recipe: Recipe) -> str:
     return "cuda" if recipe.train.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
 
 
-def main(
-    arguments: list[str] | None = None, *, say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
-) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Entry of the process; the exit code is an `Outcome`."""
-    parser = argparse.ArgumentParser(prog="python -m boqsa.training.sweep.worker", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m boqsa.training.sweep", description=__doc__)
     parser.add_argument("sweep", type=Path)
     parser.add_argument("name")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--evaluate", action="store_true")
     chosen = parser.parse_args(arguments)
-    run = next((run for run in read_plan(chosen.sweep) if run.name == chosen.name), None)
-    if run is None:
-        ended = Ended(Outcome.REFUSED, f"{chosen.sweep} plans no run {chosen.name}.")
-    else:
+    try:
+        run = next((run for run in read_plan(chosen.sweep) if run.name == chosen.name), None)
+        if run is None:
+            raise InputError(f"{chosen.sweep} plans no run {chosen.name}.")
         ended = work_on(chosen.sweep, run, threads=chosen.threads, evaluate=chosen.evaluate)
+    except BoqsaError as error:
+        ended = Ended(Outcome.REFUSED, str(error))
     if ended.text:
-        say(ended.text)
+        print(ended.text, file=sys.stderr)
     return ended.outcome.value
-
-
-if __name__ == "__main__":
-    sys.exit(main())
