@@ -110,6 +110,12 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path, runs: list[Planne
     assert [entry.name for entry in tmp_path.iterdir()] == ["letter.txt"]
 
 
+def test_a_plan_that_another_process_is_writing_is_no_stranger(tmp_path: Path, runs: list[PlannedRun]) -> None:
+    (tmp_path / ".sweep").mkdir()
+    (tmp_path / ".partial-1-plan.json").write_text("{")
+    assert write_plan(tmp_path, runs) == runs
+
+
 @pytest.mark.parametrize("name", ["../out", "/etc", ".sweep", "a/b", "", None, "x\n"])
 def test_a_plan_that_names_a_folder_elsewhere_is_refused(sweep: Path, name: str | None) -> None:
     plan = json.loads((sweep / PLAN).read_text())

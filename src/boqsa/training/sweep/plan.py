@@ -140,7 +140,10 @@ def write_plan(sweep: Path, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     require_distinct(runs)
     if sweep.exists() and not sweep.is_dir():
         raise RunError(f"{sweep} is a file; choose another --out.")
-    if sweep.is_dir() and not (sweep / PLAN).is_file() and any(entry.name != KEPT for entry in sweep.iterdir()):
+    there = (
+        {entry.name for entry in sweep.iterdir() if not entry.name.startswith(".partial-")} if sweep.is_dir() else set()
+    )
+    if PLAN not in there and there - {KEPT}:  # one look: another process may be writing the plan
         raise RunError(f"{sweep} is not empty and holds no {PLAN}; choose another --out.")
     try:
         (sweep / KEPT).mkdir(parents=True, exist_ok=True)
