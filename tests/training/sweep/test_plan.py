@@ -125,7 +125,7 @@ def test_a_plan_that_names_a_folder_elsewhere_is_refused(sweep: Path, name: str 
         read_plan(sweep)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"runs": [1]}', '{"runs": [{"name": "a"}]}', "\x00"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"runs": []}', '{"runs": [1]}', '{"runs": [{"name": "a"}]}', "\x00"])
 def test_a_damaged_plan_is_refused(sweep: Path, text: str) -> None:
     (sweep / PLAN).write_text(text)
     with pytest.raises(InputError, match="is damaged"):

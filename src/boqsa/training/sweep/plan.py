@@ -190,6 +190,8 @@ def read_plan(sweep: Path) -> list[PlannedRun]:
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(damaged.format(f"{type(error).__name__} {error}")) from None
+    if not runs:
+        raise InputError(damaged.format("it has no runs"))
     for run in runs:
         if not _is_plain(run.name):
             raise InputError(damaged.format(f"{run.name!r} is not the name of a folder below it"))
