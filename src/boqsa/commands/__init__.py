@@ -14,6 +14,7 @@ import sys
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "Discover objects in rendered scenes, from nothing to a report, in minutes."),
     "train": ("train", "Train a recipe, or go on with a run."),
+    "sweep": ("sweep", "Train recipes with several seeds and values, each in a process of its own."),
     "evaluate": ("evaluate", "Score a run on a split, and write its report."),
     "transfer": ("transfer", "Score a run on other data sets, without training."),
     "segment": ("segment", "Split pictures into objects with a trained run."),
