@@ -238,6 +238,12 @@ class TrainRecipe:
     """Steps between checkpoints."""
     evaluate_every: int = 5_000
     """Steps between evaluations on the validation split."""
+    keep_last: int = field(default=2, metadata=_ADDED_LATER)
+    """Checkpoints to keep that a run can go on from: `last`, the one before it as `last-1`, and so on. With 1 there is
+    no other one when `last` is damaged."""
+    nonfinite_patience: int = field(default=10, metadata=_ADDED_LATER)
+    """Steps in a row whose loss or gradient is not a number, and which are skipped, before the run stops; 0 skips none
+    and stops at the first."""
     log_every: int = 100
     """Steps between lines of the log."""
     init_from: str | None = None
@@ -246,10 +252,11 @@ class TrainRecipe:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate"):
             _at_least(self, name, 1)
-        for name in ("checkpoint_every", "evaluate_every", "log_every"):
+        for name in ("checkpoint_every", "evaluate_every", "log_every", "keep_last"):
             _at_least(self, name, 1)
         for name in ("warmup_steps", "half_life_steps", "sigma_steps", "patience", "threads", "clip_norm"):
             _at_least(self, name, 0)
+        _at_least(self, "nonfinite_patience", 0)
         _within(self, "least_crop", 0.1, 1)
         for name in ("precision", "device", "clip_norm_type"):
             _one_of(self, name)
