@@ -1,6 +1,6 @@
 """A machine in trouble, in words: a full disk, a folder that went away, too little memory.
 
-Each ends a run with one line that says what the run can go on from and what to type; what was saved before is untouched.
+Each ends a run with one line that says what the run can go on from and what to type; what was saved before stays.
 """
 
 import errno
@@ -52,7 +52,7 @@ def told_in_words(recipe: Recipe, run: Path, *, evaluating: bool = False) -> Ite
 
 
 def memory_advice(recipe: Recipe, run: Path, *, evaluating: bool = False) -> str:
-    """What computes less at once, with the next value to try. The result stays the same, but for the draws of dropout."""
+    """What computes less at once, with the next value to try. The result stays, but for the draws of dropout."""
     settings = recipe.train
     if evaluating:
         at_once = recipe.evaluate.batch_size

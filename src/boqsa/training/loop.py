@@ -59,8 +59,8 @@ def train(
         run: Folder to make, or of an unfinished run of the same recipe, which goes on exactly where it was.
         train_data: Split to train on.
         validation_data: Split to look at during training; None does without `best_*` checkpoints.
-        allow_changes: Whether to go on although the data, or fields of the recipe that `CHANGEABLE` names, are not those
-            that the run began with. The log tells of it.
+        allow_changes: Whether to go on although the data, or fields of the recipe that `CHANGEABLE` names, are not
+            those that the run began with. The log tells of it.
 
     Returns:
         True if the run is finished, False if a signal stopped it; `checkpoints/last` can then be resumed.
@@ -129,9 +129,9 @@ class _Training:
         if now not in (before, *allowed):
             count = self.saved.trainer.get("images", "some")
             raise RunError(
-                f"{self.run} was trained on other data than {data.path} ({count} images with fingerprint {before[:12]} -> "
-                f"{len(data)} images with fingerprint {now[:12]}); give the data it began with, or go on with these by "
-                "--allow-changes."
+                f"{self.run} was trained on other data than {data.path} ({count} images with fingerprint "
+                f"{before[:12]} -> {len(data)} images with fingerprint {now[:12]}); give the data it began with, or go "
+                "on with these by --allow-changes."
             )
 
     @contextmanager
@@ -250,7 +250,7 @@ class _Training:
         )
 
     def require_folder(self, done: int, data: PackedDataset, progress: RunProgress) -> None:
-        """Where someone deleted the run folder or its checkpoints, make them anew; without its log a run stops there."""
+        """Where someone deleted the run folder or its checkpoints, make them anew; without its log a run ends there."""
         run = self.run
         if (run / RECIPE).exists():
             if not (run / CHECKPOINTS).exists():

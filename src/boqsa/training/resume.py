@@ -83,8 +83,8 @@ def saved_training(recipe: Recipe, run: Path, *, allow_changes: bool = False) ->
         )
     if trainer["step"] >= recipe.train.steps:
         raise RunError(
-            f"{run} is finished ({trainer['step']} steps); `boqsa evaluate {run}` scores it, another --out starts anew, "
-            f"`boqsa train --resume {run} --allow-changes --train.steps N` goes on to N steps."
+            f"{run} is finished ({trainer['step']} steps); `boqsa evaluate {run}` scores it, another --out starts "
+            f"anew, `boqsa train --resume {run} --allow-changes --train.steps N` goes on to N steps."
         )
     return Saved(folder, trainer, damaged)
 
