@@ -23,18 +23,27 @@ def without_nan(values: Any) -> Any:
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file of at most `MOST_JSON_BYTES`.
+    """The content of a JSON file.
+
+    Raises:
+        OSError, ValueError: as `read_small_text` and `parse_json`.
+    """
+    return parse_json(read_small_text(path))
+
+
+def read_small_text(path: str | Path) -> str:
+    """A text file of at most `MOST_JSON_BYTES`, in UTF-8.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is too large or no regular file, or as `parse_json`.
+        ValueError: if it is too large, no regular file, or no text.
     """
     path = Path(path)
     if path.exists() and not path.is_file():  # a pipe would never end
         raise ValueError(f"{path.name} is not a regular file")
     if path.stat().st_size > MOST_JSON_BYTES:
         raise ValueError(f"{path.name} is larger than {MOST_JSON_BYTES >> 20} MiB")
-    return parse_json(path.read_text(encoding="utf-8"))
+    return path.read_text(encoding="utf-8")
 
 
 def parse_json(text: str) -> Any:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from boqsa.atomic import atomic_folder
 from boqsa.errors import RunError
-from boqsa.plain import read_json
+from boqsa.plain import read_json, read_small_text
 from boqsa.recipes import Recipe
 
 RECIPE, CHECKPOINTS = "recipe.json", "checkpoints"
@@ -48,9 +48,11 @@ def read_recipe(run: str | Path) -> Recipe:
             f"{run} is not a run folder: it has no {RECIPE}. Give the folder that --out of a training named."
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_small_text(path)
     except UnicodeDecodeError:
         raise RunError(f"{path} is damaged: it is not text; restore it, or train again.") from None
+    except ValueError as error:
+        raise RunError(f"{path} is no recipe ({error}); restore it, or train again.") from None
     return Recipe.from_json(text)
 
 
