@@ -103,8 +103,10 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(run, field, value):
     content["model"][field] = value
     if field == "mlp_size":
         content["model"]["slot_size"] = 900_000
+    if field == "encoder_channels":
+        content["model"]["encoder_strides"] = [1] * len(value)
     (run / RECIPE).write_text(json.dumps(content))
-    with pytest.raises(RecipeError, match=field if field not in ("mlp_size", "encoder_channels") else "most"):
+    with pytest.raises(RecipeError, match="at most"):
         boqsa.load(run)
 
 
@@ -239,7 +241,7 @@ def test_code_in_a_checkpoint_is_not_executed(tmp_path, run, name):
         if content == "torch":
             torch.save({"step": 7, "optimizer": Hostile(target)}, folder / name)
         else:
-            (folder / name).write_bytes(pickle.dumps(Hostile(target)))
+            (folder / name).write_bytes(pickle.dumps(Hostile(target), protocol=2))
         digest_again(folder, *{MODEL, name})
         with pytest.raises(RunError):
             boqsa.load(run) if name == MODEL else read_training(folder)

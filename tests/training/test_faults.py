@@ -52,7 +52,7 @@ class FullDisk:
         real = builtins.open
 
         def opened(path: Any, mode: str = "r", **options: Any) -> Any:
-            if self.is_full and "a" in mode:
+            if self.is_full and mode == "a":
                 real(path, mode, **options).write("{")  # half a line was still written
                 self._refuse(path)
             return real(path, mode, **options)

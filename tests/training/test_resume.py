@@ -244,6 +244,7 @@ def test_other_data_are_refused_with_the_difference_and_taken_if_they_are_meant(
     assert rows(broken, "changed")[0]["changes"] == [f"data: {prints[0]} -> {prints[1]}"]
     assert train(recipe, broken, train_data=other), "it was asked for once"
     assert rows(broken, "resumed")[-1]["data"] == other.manifest.fingerprint
+    assert len(rows(broken, "changed")) == 1
 
 
 def test_a_recipe_that_was_put_there_by_hand_is_refused(

@@ -27,7 +27,7 @@ class Log:
 
     def flush(self) -> None:
         """Have the rows on the disk: a checkpoint must not outlive the rows before it when the power goes."""
-        with open(self.path, "a", encoding="utf-8") as file:
+        with open(self.path, "ab") as file:
             os.fsync(file.fileno())
 
     def cut_after(self, step: int) -> None:

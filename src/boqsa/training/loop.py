@@ -31,7 +31,7 @@ from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.faults import told_in_words
 from boqsa.training.interval import Interval
-from boqsa.training.log import CHANGED, Log, read_log
+from boqsa.training.log import CHANGED, Log
 from boqsa.training.machine import changed_since_start, machine_facts
 from boqsa.training.progress import RunProgress
 from boqsa.training.resume import LOCK, changes_between, kept, saved_training, state_of
@@ -121,12 +121,12 @@ class _Training:
         self.plateau = Plateau(*saved.get("plateau", Plateau()))
 
     def require_same_data(self, data: PackedDataset) -> None:
-        """Refuse to go on with other images than the run began with, unless that is meant."""
+        """Refuse to go on with other images than the run began with, unless that is or was meant."""
         if self.saved is None or self.allow_changes:
             return
-        allowed = [row.get("data") for row in read_log(self.run) if row["event"] == CHANGED][-1:]
-        before, now = self.saved.trainer["data"], data.manifest.fingerprint
-        if now not in (before, *allowed):
+        now = data.manifest.fingerprint
+        if now not in self.saved.data:
+            before = self.saved.data[0]
             count = self.saved.trainer.get("images", "some")
             raise RunError(
                 f"{self.run} was trained on other data than {data.path} ({count} images with fingerprint "
@@ -186,8 +186,8 @@ class _Training:
     def tell_changes(self, there: Recipe, data: PackedDataset, progress: RunProgress) -> None:
         """Log what was changed on purpose, before the recipe is another: it tells which recipe a checkpoint is of."""
         changes, fingerprint = changes_between(there, self.recipe), data.manifest.fingerprint
-        if self.saved is not None and self.saved.trainer["data"] != fingerprint:
-            changes.append(f"data: {self.saved.trainer['data'][:12]} -> {fingerprint[:12]}")
+        if self.saved is not None and fingerprint not in self.saved.data:
+            changes.append(f"data: {self.saved.data[0][:12]} -> {fingerprint[:12]}")
         if changes:
             hashes = {"recipe_before": there.hash, "recipe": self.recipe.hash}
             self.log.append(CHANGED, self.start, changes=changes, data=fingerprint, **hashes)

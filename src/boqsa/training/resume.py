@@ -33,6 +33,8 @@ class Saved(NamedTuple):
     """Its state of training."""
     damaged: tuple[str, ...]
     """What is wrong with the newer ones."""
+    data: tuple[str, ...]
+    """Fingerprint of the data it was trained on, and of those that it was then told to go on with, if any."""
 
 
 def state_of(run: str | Path) -> tuple[int, int] | None:
@@ -75,7 +77,8 @@ def saved_training(recipe: Recipe, run: Path, *, allow_changes: bool = False) ->
     if trainer is None:
         raise RunError(f"{folder} holds weights alone; start a new run from it with --train.init-from.")
     # A checkpoint from before a change has the hash that the recipe had then.
-    known = {there.hash} | {row.get("recipe_before") for row in read_log(run) if row["event"] == CHANGED}
+    changes = [row for row in read_log(run) if row["event"] == CHANGED]
+    known = {there.hash, *(row.get("recipe_before") for row in changes)}
     if manifest["recipe"] not in known:
         raise RunError(
             f"{run / RECIPE} is not the recipe that {folder} was trained with; "
@@ -86,7 +89,7 @@ def saved_training(recipe: Recipe, run: Path, *, allow_changes: bool = False) ->
             f"{run} is finished ({trainer['step']} steps); `boqsa evaluate {run}` scores it, another --out starts "
             f"anew, `boqsa train --resume {run} --allow-changes --train.steps N` goes on to N steps."
         )
-    return Saved(folder, trainer, damaged)
+    return Saved(folder, trainer, damaged, (str(trainer.get("data")), *(str(row.get("data")) for row in changes[-1:])))
 
 
 def changes_between(there: Recipe, recipe: Recipe) -> list[str]:
