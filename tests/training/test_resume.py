@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from boqsa.commands.evaluate import show_scores
 from boqsa.data import PackedDataset
 from boqsa.data.packing import write_packed
 from boqsa.errors import RunError
@@ -164,13 +165,18 @@ def test_damaged_best_checkpoints_do_not_hinder(recipe: Recipe, both: dict[str, 
     assert train(recipe, broken, **both)
 
 
-def test_evaluation_scores_the_one_before_in_place_of_a_damaged_last(broken: Path) -> None:
+def test_evaluation_scores_the_one_before_in_place_of_a_damaged_last(
+    broken: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert evaluate_run(broken)["scores"]["last"]["step"] == 8
     truncate(broken / "checkpoints" / "last" / "model.safetensors")
     scores = evaluate_run(broken)
     assert set(scores["scores"]) == {"last", "best_loss", "best_ari_fg"}
     assert scores["scores"]["last"]["step"] == 4
     assert "last-1, of step 4, is scored in its place" in scores["damaged"]["last"]
+    capsys.readouterr()
+    show_scores(scores)
+    assert "last-1, of step 4, is scored in its place" in capsys.readouterr().out
     truncate(broken / "checkpoints" / "last-1" / "model.safetensors")
     with pytest.raises(RunError, match="checkpoints/last"):
         evaluate_run(broken)
