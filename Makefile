@@ -7,7 +7,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BOQSA_RUNS ?= $(HOME)/boqsa-runs
 
-.PHONY: all demo test test-full lint clean
+SOAK_MINUTES ?= 30
+
+.PHONY: all demo test test-full soak lint clean
 
 all: $(STAMP)
 
@@ -27,6 +29,10 @@ test: $(STAMP)
 
 test-full: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+# Kills, full disks and damaged checkpoints at random, against an unbroken run.
+soak: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py --minutes $(SOAK_MINUTES) $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,10 +1,14 @@
 """Whole or not at all: failures, interrupts, and processes killed at every moment."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -240,3 +244,83 @@ def test_killed_at_every_moment_the_folder_is_old_or_new(tmp_path: Path) -> None
     assert outcomes == sorted(outcomes, reverse=True)  # first old, from one rename on new
     assert {"old", "new"} == set(outcomes)
     assert len(outcomes) > 8
+
+
+OLDER = ["folder-1", "folder-2"]
+
+
+def write_numbered(folder: Path, number: int) -> None:
+    with atomic_folder(folder, older=OLDER) as partial:
+        (partial / "number").write_text(str(number))
+
+
+def numbers(folder: Path) -> list[int]:
+    """What the folder and its older ones hold, newest first."""
+    paths = [folder, *(folder.with_name(name) for name in OLDER)]
+    return [int((path / "number").read_text()) for path in paths if path.exists()]
+
+
+def test_older_folders_keep_their_order_and_the_oldest_goes(tmp_path: Path) -> None:
+    for number in range(1, 6):
+        write_numbered(tmp_path / "folder", number)
+        assert numbers(tmp_path / "folder") == list(range(number, max(0, number - 3), -1))
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_without_the_newest_the_next_older_one_takes_its_name(tmp_path: Path) -> None:
+    for number in range(1, 4):
+        write_numbered(tmp_path / "folder", number)
+    (tmp_path / "folder" / "number").unlink()
+    (tmp_path / "folder").rmdir()
+    recover_folder(tmp_path / "folder", older=OLDER)
+    assert numbers(tmp_path / "folder") == [2, 1]
+    assert not (tmp_path / "folder-2").exists()
+
+
+def test_a_full_disk_is_no_wrong_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "touch", full)
+    monkeypatch.setattr(Path, "mkdir", full)
+    for write in (lambda: write_text(tmp_path / "file", ""), lambda: fill_and_fail(tmp_path / "folder", ValueError)):
+        with pytest.raises(OSError, match="No space left"):
+            write()
+
+
+class Dead(BaseException):
+    """Stands for the end of the process: from then on nothing more can be done."""
+
+
+def test_dead_at_every_moment_no_older_folder_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = []
+    for moment in range(60):
+        folder = tmp_path / str(moment) / "folder"
+        for number in range(1, 4):
+            write_numbered(folder, number)
+        left = moment
+        with monkeypatch.context() as patch:
+
+            def deadly(call: Callable[..., Any]) -> Callable[..., Any]:
+                def counted(*arguments: Any, **options: Any) -> Any:
+                    nonlocal left
+                    left -= 1
+                    if left < 0:
+                        raise Dead
+                    return call(*arguments, **options)
+
+                return counted
+
+            for name in ("mkdir", "fsync", "replace", "unlink", "rmdir"):
+                patch.setattr(os, name, deadly(getattr(os, name)))
+            with suppress(Dead):
+                write_numbered(folder, 4)
+        recover_folder(folder, older=OLDER)
+        assert numbers(folder) in ([3, 2, 1], [4, 3, 2], [3, 2]), f"dead at operation {moment}"
+        assert not list(folder.parent.glob(".previous-*"))
+        outcomes.append(numbers(folder)[0])
+        if left > 0:
+            break
+    assert left > 0, "the last writing was to live"
+    assert outcomes == sorted(outcomes)
+    assert {3, 4} == set(outcomes)

@@ -3,16 +3,21 @@
 And `one_process`, for what two processes must not change at the same time.
 """
 
+import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from boqsa.errors import InputError
+
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a disk, a quota or a limit that is used up. Such an OSError is never turned into an InputError: the
+name was right, and what to do is to free some space."""
 
 
 @contextmanager
@@ -23,6 +28,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
     Raises:
         InputError: if the folder of `path` does not exist or cannot be written to, or `path` is a folder.
+        OSError: if the disk is full.
     """
     path = Path(path)
     if os.path.isdir(path):
@@ -31,6 +37,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     try:
         partial.touch()
     except OSError as error:
+        if error.errno in DISK_IS_FULL:
+            raise
         raise InputError(
             f"cannot write {path}: {error.strerror}; choose a folder that exists and is writable."
         ) from None
@@ -44,7 +52,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path, *, older: Sequence[str] = ()) -> Iterator[Path]:
     """Yield a fresh folder beside `path` to fill; on success it takes the place of `path`.
 
     A reader never sees a half-filled folder: an old one is moved aside, the new one renamed, then the old one
@@ -52,8 +60,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     raises, the old folder stays, and parents that were made for the new one go again. A link is followed:
     the folder that it points to is the one replaced.
 
+    Args:
+        path: Folder to make or to replace.
+        older: Names beside it that keep the replaced ones, newest first: each moves one name on, and what had the last
+            name is deleted once the new folder is in its place. Without any, that is the replaced one.
+
     Raises:
         InputError: if `path` is a file, or its parent cannot be made or written to.
+        OSError: if the disk is full.
     """
     shown, path = path, Path(os.path.realpath(path))
     if os.path.lexists(path) and not os.path.isdir(path):
@@ -65,6 +79,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.mkdir()
         except OSError as error:
+            if error.errno in DISK_IS_FULL:
+                raise
             above_is_file = isinstance(error, FileExistsError | NotADirectoryError)
             reason = "a folder above it is a file" if above_is_file else error.strerror
             raise InputError(f"cannot write {shown}: {reason}; choose a folder that is writable.") from None
@@ -72,7 +88,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         for file in partial.rglob("*"):
             _flush(file)
         _flush(partial)
-        _replace_folder(partial, path)
+        _replace_folder(partial, _chain(path, older))
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         for parent in new_parents:
@@ -81,13 +97,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         raise
 
 
-def recover_folder(path: str | Path) -> None:
+def recover_folder(path: str | Path, *, older: Sequence[str] = ()) -> None:
     """Finish an `atomic_folder` that was killed half-way: restore the previous folder, sweep partial ones.
 
-    What a process that is still alive is filling stays.
+    What a process that is still alive is filling stays. With `older`, a name of these that nobody has goes to the next
+    older folder, so that `path` is the newest one there is.
     """
     path = Path(os.path.realpath(path))
-    _restore_previous(path)
+    _restore(_chain(path, older))
     partial = re.compile(r"\.partial-(\d+)-" + re.escape(path.name))
     if os.path.isdir(path.parent):
         for neighbour in list(path.parent.iterdir()):
@@ -137,19 +154,39 @@ def _previous(path: Path) -> Path:
     return path.with_name(f".previous-{path.name}")
 
 
-def _replace_folder(partial: Path, path: Path) -> None:
-    """Two renames, for a folder cannot be renamed onto one that has files."""
-    previous = _previous(path)
-    _restore_previous(path)
+def _chain(path: Path, older: Sequence[str]) -> list[Path]:
+    return [path, *(path.with_name(name) for name in older)]
+
+
+def _replace_folder(partial: Path, chain: Sequence[Path]) -> None:
+    """Renames, for a folder cannot be renamed onto one that has files: from the oldest on, so that none is lost."""
+    _restore(chain)
+    free = next((place for place, path in enumerate(chain) if not os.path.exists(path)), len(chain) - 1)
+    previous = _previous(chain[free])
     try:
-        if os.path.exists(path):
-            os.replace(path, previous)
-        os.replace(partial, path)
+        if os.path.exists(chain[free]):
+            os.replace(chain[free], previous)
+        for place in range(free, 0, -1):
+            os.replace(chain[place - 1], chain[place])
+        os.replace(partial, chain[0])
     except BaseException:
-        _restore_previous(path)
+        _restore(chain)
         raise
-    _flush(path.parent)
+    _flush(chain[0].parent)
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def _restore(chain: Sequence[Path]) -> None:
+    """Undo renames that did not come to their end: folders that they were to move get their names back."""
+    _restore_previous(chain[0])
+    for place, path in enumerate(chain):
+        if not os.path.exists(path):
+            following = next((other for other in chain[place + 1 :] if os.path.exists(other)), None)
+            if following is None:
+                break
+            os.replace(following, path)
+    for path in chain:
+        _restore_previous(path)
 
 
 def _restore_previous(path: Path) -> None:

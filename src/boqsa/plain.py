@@ -1,8 +1,16 @@
-"""Nested results as JSON allows them: JSON has no NaN and no infinity, and a score without a value is null."""
+"""Nested results as JSON allows them: JSON has no NaN and no infinity, and a score without a value is null.
 
+And JSON that a stranger may have written.
+"""
+
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+MOST_JSON_BYTES = 64 << 20
+"""A larger file is no recipe, configuration or manifest of this package."""
 
 
 def without_nan(values: Any) -> Any:
@@ -12,3 +20,39 @@ def without_nan(values: Any) -> Any:
     if isinstance(values, list | tuple):
         return [without_nan(value) for value in values]
     return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        OSError, ValueError: as `read_small_text` and `parse_json`.
+    """
+    return parse_json(read_small_text(path))
+
+
+def read_small_text(path: str | Path) -> str:
+    """A text file of at most `MOST_JSON_BYTES`, in UTF-8.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is too large, no regular file, or no text.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe would never end
+        raise ValueError(f"{path.name} is not a regular file")
+    if path.stat().st_size > MOST_JSON_BYTES:
+        raise ValueError(f"{path.name} is larger than {MOST_JSON_BYTES >> 20} MiB")
+    return path.read_text(encoding="utf-8")
+
+
+def parse_json(text: str) -> Any:
+    """The content of a JSON text.
+
+    Raises:
+        ValueError: if it is no JSON, nested too deeply, or has a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

@@ -61,6 +61,7 @@ def test_fingerprint_is_of_the_content_alone() -> None:
         {"task": "video"},
         {"notices": None},
         {"sha256": {"train.image.000.npy": 1}},
+        {"sha256": {"../../secret": "00"}},
         {"surprise": 1},
     ],
 )
@@ -71,7 +72,7 @@ def test_damaged_fields(change: dict[str, Any], folder: Path) -> None:
         Manifest.load(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\0", b'"text"', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\0", b'"text"', b"\xff\xfe", b"[" * 200_000])
 def test_files_that_are_no_manifests(content: bytes, folder: Path) -> None:
     (folder / "manifest.json").write_bytes(content)
     with pytest.raises(InputError, match="manifest"):

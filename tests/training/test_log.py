@@ -49,3 +49,22 @@ def test_nan_becomes_null_so_that_every_line_is_json(tmp_path: Path) -> None:
 
     row = json.loads((tmp_path / "log.jsonl").read_text(), parse_constant=refuse)
     assert row == {"event": "evaluation", "step": 1, "ari": None, "shares": [None, 1.0], "by": {"iou": None}}
+
+
+def test_what_was_changed_on_purpose_is_never_cut(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    for event, step in (("step", 5), ("changed", 8), ("step", 10)):
+        log.append(event, step)
+    log.flush()
+    log.cut_after(5)
+    assert [(row["event"], row["step"]) for row in read_log(tmp_path)] == [("step", 5), ("changed", 8)]
+
+
+def test_lines_that_are_no_rows_are_passed_over(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    log.append("step", 5)
+    with open(log.path, "a", encoding="utf-8") as file:
+        for line in ("[" * 200_000, "3", "[]", "null", '{"step": 1}', '{"event": "step", "step": "9"}', "9" * 100_000):
+            file.write(line + "\n")
+    log.append("step", 10)
+    assert [row["step"] for row in read_log(tmp_path)] == [5, 10]

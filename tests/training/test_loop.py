@@ -87,7 +87,8 @@ def train_until(monkeypatch: pytest.MonkeyPatch, stop: int, *arguments: Any, **o
 def test_a_run_leaves_what_it_promises(tmp_path: Path, recipe: Recipe, both: dict) -> None:
     assert train(recipe, tmp_path / "run", **both) is True
     checkpoints = tmp_path / "run" / "checkpoints"
-    assert sorted(path.name for path in checkpoints.iterdir()) == ["best_ari_fg", "best_loss", "last"]
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["best_ari_fg", "best_loss", "last", "last-1"]
+    assert read_manifest(checkpoints / "last-1")["step"] == 8
     assert read_manifest(checkpoints / "last")["step"] == 12
     assert state_of(tmp_path / "run") == (12, 12)
     assert Recipe.from_json((tmp_path / "run" / "recipe.json").read_text()) == recipe

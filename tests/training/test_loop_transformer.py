@@ -18,6 +18,7 @@ from boqsa.training import loop
 from boqsa.training import step as training_step
 from boqsa.training.log import read_log
 from boqsa.training.loop import train
+from boqsa.training.resume import Saved
 from boqsa.training.schedules import gumbel_tau, learning_rate_factor
 
 Change = Callable[..., Recipe]
@@ -291,9 +292,12 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(
     train_until(monkeypatch, 6, recipe, tmp_path / "run", **both)
     real = loop.saved_training
 
-    def first_version(*arguments: Any) -> dict[str, Any] | None:
-        saved = real(*arguments)
-        return saved and {name: value for name, value in saved.items() if name not in ("parts", "plateau")}
+    def first_version(*arguments: Any, **options: Any) -> Saved | None:
+        saved = real(*arguments, **options)
+        unknown = ("parts", "plateau", "skipped", "images")
+        return saved and saved._replace(
+            trainer={name: value for name, value in saved.trainer.items() if name not in unknown}
+        )
 
     monkeypatch.setattr(loop, "saved_training", first_version)
     train(recipe, tmp_path / "run", **both)

@@ -139,6 +139,8 @@ def show_scores(metrics: dict[str, Any]) -> None:
         score_table(metrics["task"], title, ["checkpoint, masks"], entries)
     for name, scores in metrics["baselines"].items():
         print(f"{_title(name)}: {scores['what']}")
+    for sentence in metrics.get("damaged", {}).values():
+        print(sentence)
     _show_errors(metrics["scores"]["last"])
     diagnostics = metrics["scores"]["last"]["diagnostics"]
     if diagnostics["verdict"] != "healthy" or diagnostics["warnings"]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from boqsa.commands.arguments import parse, print_json
-from boqsa.errors import RecipeError
+from boqsa.errors import RecipeError, RunError
 from boqsa.recipes import Recipe, get_recipe
 
 
@@ -25,16 +25,17 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Resume:
-    """Go on with a run that was stopped or killed. Everything comes from the run folder."""
+    """Go on with a run that was stopped or killed. Everything comes from the run folder.
+
+    Where its data was moved, or the device or the number of CPU threads is another, say so with the field. Other fields
+    stay as they are, unless --allow-changes is given.
+    """
 
     resume: Path
     """Run folder."""
-    data_root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
-    """Where its data is now, if it was moved."""
-    device: Annotated[str | None, tyro.conf.arg(name="train.device")] = None
-    """Where to train on: auto, cpu, cuda or mps."""
-    threads: Annotated[int | None, tyro.conf.arg(name="train.threads")] = None
-    """CPU threads; results are bit-identical only at the number the run began with."""
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    allow_changes: bool = False
+    """Go on although data or fields are another than the run began with; `log.jsonl` tells of it."""
     json: bool = False
     """Print the result as JSON on stdout; progress stays on stderr."""
 
@@ -42,8 +43,7 @@ class Resume:
 def main(arguments: list[str]) -> int:
     """Entry of the command."""
     if any(argument.split("=")[0] == "--resume" for argument in arguments):
-        resumed = parse(Resume, arguments, command="train")
-        return _train(_recipe_to_resume(resumed), resumed.resume, as_json=resumed.json)
+        return _resume(arguments)
     if not arguments or arguments[0].startswith("-"):
         if arguments[:1] in (["-h"], ["--help"]):
             print("usage: boqsa train RECIPE --out RUN [any field of the recipe]")
@@ -57,27 +57,32 @@ def main(arguments: list[str]) -> int:
     return _train(chosen.recipe, chosen.out, as_json=chosen.json)
 
 
-def _recipe_to_resume(resumed: Resume) -> Recipe:
-    from dataclasses import replace
-
+def _resume(arguments: list[str]) -> int:
     from boqsa.inference.run import read_recipe
 
-    recipe = read_recipe(resumed.resume)
-    train = recipe.train
-    if resumed.device is not None:
-        train = replace(train, device=resumed.device)  # type: ignore[arg-type]  # checked by the dataclass
-    if resumed.threads is not None:
-        train = replace(train, threads=resumed.threads)
-    data = recipe.data if resumed.data_root is None else replace(recipe.data, root=resumed.data_root)
-    return replace(recipe, data=data, train=train)
+    run = _named_run(arguments)
+    default = Resume(resume=run, recipe=read_recipe(run))
+    chosen = parse(Resume, arguments, command="train", default=default)
+    return _train(chosen.recipe, chosen.resume, as_json=chosen.json, allow_changes=chosen.allow_changes)
 
 
-def _train(recipe: Recipe, run: Path, *, as_json: bool) -> int:
+def _named_run(arguments: list[str]) -> Path:
+    """What follows --resume: its recipe tells which fields there are, before they are read."""
+    for place, argument in enumerate(arguments):
+        option, _, value = argument.partition("=")
+        if option == "--resume":
+            following = value or next(iter(arguments[place + 1 :]), "")
+            if following and not following.startswith("-"):
+                return Path(following)
+    raise RunError("--resume needs a run folder, as in `boqsa train --resume RUN`.")
+
+
+def _train(recipe: Recipe, run: Path, *, as_json: bool, allow_changes: bool = False) -> int:
     from boqsa.commands.console import rendering
     from boqsa.training.data import open_split, open_validation
     from boqsa.training.loop import check, state_of, train
 
-    check(recipe, run)  # before scenes are rendered: what is refused makes no file
+    check(recipe, run, allow_changes=allow_changes)  # before scenes are rendered: what is refused makes no file
     with rendering() as progress:
         train_data = open_split(recipe.data, recipe.data.train_split, progress=progress)
     validation_data = open_validation(recipe.data)
@@ -87,7 +92,7 @@ def _train(recipe: Recipe, run: Path, *, as_json: bool) -> int:
             "training, and there will be no best_* checkpoints.",
             file=sys.stderr,
         )
-    finished = train(recipe, run, train_data=train_data, validation_data=validation_data)
+    finished = train(recipe, run, train_data=train_data, validation_data=validation_data, allow_changes=allow_changes)
     if as_json:
         done = state_of(run)
         step = done[0] if done else 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from boqsa.errors import InputError
+from boqsa.plain import read_json
 
 MANIFEST = "manifest.json"
 FORMAT = 2
@@ -71,7 +72,7 @@ class Manifest:
         """
         path = Path(folder) / MANIFEST
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
         except (FileNotFoundError, NotADirectoryError):
             state = "is not a packed data set (it has no manifest.json)" if Path(folder).exists() else "does not exist"
             raise InputError(f"{folder} {state}; run `boqsa data prepare NAME SOURCE {folder}` first.") from None
@@ -100,6 +101,8 @@ class Manifest:
             sound = sound and manifest.task in get_args(Task) and all(map(valid_split_name, manifest.counts))
             sound = sound and all(map(valid_split_name, manifest.extras)) and isinstance(manifest.leak, str)
             sound = sound and all(isinstance(digest, str) for digest in manifest.sha256.values())
+            # A name such as `../../key` would have `check` read what is no part of the data set.
+            sound = sound and all(Path(name).name == name for name in manifest.sha256)
         except (TypeError, ValueError, AttributeError):
             sound = False
         if not sound:

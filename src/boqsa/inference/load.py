@@ -1,11 +1,14 @@
-"""From a recipe, a run folder, a saved model or a name on the hub to a model in eval mode."""
+"""From a recipe, a run folder, a saved model or a name on the hub to a model in eval mode.
+
+All but the first may come from a stranger: sizes are checked before memory is taken, and weights are tensors alone.
+"""
 
 import inspect
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from safetensors import SafetensorError
@@ -16,13 +19,19 @@ from boqsa.errors import InputError, RecipeError, RunError
 from boqsa.inference.run import CONFIG, MODEL, RECIPE, checkpoint_folder, load_weights, read_recipe
 from boqsa.models import MixtureModel, TransformerModel
 from boqsa.models.published import Model
-from boqsa.recipes import Recipe
+from boqsa.plain import read_json
+from boqsa.recipes import DataRecipe, Recipe
+
+_DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 _KINDS: dict[str, type[Model]] = {
     "mixture": MixtureModel,
     "transformer": TransformerModel,
 }
 """The model of each kind of recipe."""
+
+MOST_PARAMETERS = 2_000_000_000
+"""Of a model; a recipe or a configuration that asks for more is taken for a mistake, or for worse."""
 
 _PATIENCE = 10.0  # seconds until the hub counts as out of reach
 
@@ -41,9 +50,25 @@ def build_model(recipe: Recipe) -> Model:
         RecipeError: if the sizes of the recipe do not fit together.
     """
     try:
-        return _KINDS[recipe.model.kind](**model_config(recipe))
+        return _build(_KINDS[recipe.model.kind], model_config(recipe))
     except ValueError as error:
         raise RecipeError(f"recipe {recipe.name}: {error}") from None
+
+
+def _build(kind: type[Model], config: dict[str, Any]) -> Model:
+    """A model of checked sizes, after counting its parameters on a device that has no memory.
+
+    Raises:
+        ValueError: if the sizes do not fit together, or are absurd.
+    """
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        try:
+            parameters = sum(parameter.numel() for parameter in kind(**config).parameters())
+        except RuntimeError as error:  # a product that is no 64-bit number any more
+            raise ValueError(f"its sizes are absurd ({_first_line(error)})") from None
+    if parameters > MOST_PARAMETERS:
+        raise ValueError(f"it has {parameters:.2g} parameters; at most {MOST_PARAMETERS:.2g} are possible")
+    return kind(**config)
 
 
 def load(path_or_hub_id: str | Path, *, checkpoint: str = "last") -> Model:
@@ -78,10 +103,11 @@ def _load_saved(folder: Path) -> Model:
     if missing:
         raise RunError(f"{folder} is neither a run nor a saved model: it has no {RECIPE} and no {', '.join(missing)}.")
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        model = _kind_of(config)(**config)
+        config = read_json(folder / CONFIG)
+        kind = _kind_of(config)
+        model = _build(kind, _checked(kind, config))
         weights = load_file(folder / MODEL)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, RecipeError, SafetensorError) as error:
         raise RunError(f"{folder} does not hold a model of this package ({_first_line(error)}).") from None
     return _with_weights(model, weights, folder)
 
@@ -99,9 +125,29 @@ def _kind_of(config: Any) -> type[Model]:
     raise ValueError(f"{CONFIG} holds the arguments of no model")
 
 
+def _checked(kind: type[Model], config: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, checked as the fields of a recipe are.
+
+    Raises:
+        RecipeError: if one has a wrong type or value.
+    """
+    name = next(name for name, model in _KINDS.items() if model is kind)
+    values = dict(config)
+    size = values.pop("image_size", inspect.signature(kind).parameters["image_size"].default)
+    if type(size) is not int:
+        raise RecipeError(f"image_size is {size!r}; expected a whole number.")
+    data = DataRecipe(name="any", image_size=size)
+    return model_config(Recipe(name="any", data=data, model=Recipe.model_from(name, values)))
+
+
 def _with_weights(model: Model, weights: dict[str, Tensor], folder: Path) -> Model:
     """The model in eval mode with these weights, in their dtype."""
-    model.to(next(iter(weights.values())).dtype if weights else None)
+    dtypes = {tensor.dtype for tensor in weights.values()}
+    if len(dtypes) > 1 or not dtypes <= _DTYPES:
+        raise RunError(
+            f"the weights in {folder} are {', '.join(map(str, dtypes))}; expected floating point of one kind."
+        )
+    model.to(next(iter(dtypes), None))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

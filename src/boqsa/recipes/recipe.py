@@ -11,6 +11,8 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dat
 from typing import Any, Literal, get_args, get_origin
 
 from boqsa.errors import RecipeError
+from boqsa.plain import parse_json
+from boqsa.recipes.limits import beyond_limits, is_plain_name
 
 Task = Literal["multi_object", "foreground", "instances"]
 
@@ -46,6 +48,11 @@ class DataRecipe:
         _at_least(self, "image_size", 8)
         _at_least(self, "scene_count", 1)
         _at_least(self, "scene_seed", 0)
+        for name in ("name", "train_split", "validation_split", "test_split"):
+            value = getattr(self, name)
+            if not is_plain_name(value):
+                raise RecipeError(f"data.{name} is {value!r}; it must be a name, and no path.")
+        _within_limits(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +103,7 @@ class MixtureRecipe:
             _each_at_least_one(self, name)
         _at_least(self, "epsilon", 0)
         _within(self, "drop_path", 0, 0.99)
+        _within_limits(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +172,7 @@ class TransformerRecipe:
         _at_least(self, "epsilon", 0)
         for name in ("dropout", "drop_path"):
             _within(self, name, 0, 0.99)
+        _within_limits(self)
         if self.dvae_kernel < 1 or self.dvae_kernel % 2 == 0:
             raise RecipeError(f"model.dvae_kernel is {self.dvae_kernel}; it must be odd, as 1 or 3.")
         if self.width % self.heads:
@@ -238,6 +247,12 @@ class TrainRecipe:
     """Steps between checkpoints."""
     evaluate_every: int = 5_000
     """Steps between evaluations on the validation split."""
+    keep_last: int = field(default=2, metadata=_ADDED_LATER)
+    """Checkpoints to keep that a run can go on from: `last`, the one before it as `last-1`, and so on. With 1 there is
+    no other one when `last` is damaged."""
+    nonfinite_patience: int = field(default=10, metadata=_ADDED_LATER)
+    """Steps in a row whose loss or gradient is not a number, and which are skipped, before the run stops; 0 skips none
+    and stops at the first."""
     log_every: int = 100
     """Steps between lines of the log."""
     init_from: str | None = None
@@ -246,14 +261,16 @@ class TrainRecipe:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate"):
             _at_least(self, name, 1)
-        for name in ("checkpoint_every", "evaluate_every", "log_every"):
+        for name in ("checkpoint_every", "evaluate_every", "log_every", "keep_last"):
             _at_least(self, name, 1)
         for name in ("warmup_steps", "half_life_steps", "sigma_steps", "patience", "threads", "clip_norm"):
             _at_least(self, name, 0)
+        _at_least(self, "nonfinite_patience", 0)
         _within(self, "least_crop", 0.1, 1)
         for name in ("precision", "device", "clip_norm_type"):
             _one_of(self, name)
         _above_zero(self, "learning_rate")
+        _within_limits(self)
         if self.batch_size % self.accumulate:
             raise RecipeError(
                 f"train.batch_size {self.batch_size} cannot be computed in {self.accumulate} equal pieces; "
@@ -278,6 +295,7 @@ class EvaluateRecipe:
     def __post_init__(self) -> None:
         _at_least(self, "batch_size", 1)
         _at_least(self, "validation_limit", 0)
+        _within_limits(self)
         for name in ("task", "select_by"):
             _one_of(self, name)
         if self.select_by != _METRICS_OF_TASK[self.task]:
@@ -302,6 +320,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _at_least(self, "seed", 0)
+        _within_limits(self)
 
     def to_json(self) -> str:
         """Indented JSON; `Recipe.from_json` gives the same recipe back."""
@@ -315,11 +334,22 @@ class Recipe:
             RecipeError: if the text is not JSON, or a field is unknown, missing or of a wrong type or value.
         """
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
+            values = parse_json(text)
+        except ValueError as error:
             raise RecipeError(f"the recipe is not JSON ({error}); write it with Recipe.to_json.") from None
         recipe: Recipe = _from_dict(cls, values, "recipe")
         return recipe
+
+    @classmethod
+    def model_from(cls, kind: str, values: Any) -> MixtureRecipe | TransformerRecipe:
+        """The model part of a recipe from plain data, checked as `from_json` checks it.
+
+        Raises:
+            RecipeError: as `from_json`.
+        """
+        choices: Any = MixtureRecipe | TransformerRecipe
+        model: MixtureRecipe | TransformerRecipe = _from_dict(choices, {**values, "kind": kind}, "model")
+        return model
 
     @property
     def hash(self) -> str:
@@ -446,6 +476,12 @@ def _each_at_least_one(section: Any, name: str) -> None:
     value = getattr(section, name)
     if any(entry < 1 for entry in value):
         raise RecipeError(f"{_field_name(section, name)} is {value}; each must be at least 1.")
+
+
+def _within_limits(section: Any) -> None:
+    beyond = beyond_limits(section)
+    if beyond is not None:
+        raise RecipeError(f"{_field_name(section, beyond[0])} {beyond[1]}")
 
 
 def _within(section: Any, name: str, least: float, most: float) -> None:

@@ -1,6 +1,8 @@
-"""What happened since the last row of the log: losses, gradient norms, and the speed of the steps alone."""
+"""What happened since the last row of the log: losses, gradient norms, and the speed of the steps alone.
 
-import math
+A loss that is not a number counts in no mean: the step that it belongs to was skipped.
+"""
+
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -46,17 +48,22 @@ class Interval:
 
     @property
     def mean_loss(self) -> float:
-        """Mean over the steps."""
-        return float(self.losses.mean())
+        """Mean over the steps whose loss is a number; NaN if there is none."""
+        return _finite_mean(self.losses)
 
     @property
     def mean_parts(self) -> dict[str, float]:
-        """Mean over the steps of each part of the loss."""
-        return {name: float(values.mean()) for name, values in self.parts.items()}
+        """The same for each part of the loss."""
+        return {name: _finite_mean(values) for name, values in self.parts.items()}
+
+    @property
+    def last_loss(self) -> float:
+        """Loss of the last step, a number or not."""
+        return float(self._losses[-1])
 
     @property
     def last_norm(self) -> float:
-        """Gradient norm of the last step."""
+        """Gradient norm of the last step, a number or not."""
         return float(self._norms[-1])
 
     @property
@@ -64,13 +71,13 @@ class Interval:
         """Of the steps taken in this process, pauses left out."""
         return len(self._norms) * self._batch_size / max(time.monotonic() - self._began, 1e-9)
 
-    def is_finite(self) -> bool:
-        """Whether every loss and every gradient was a number."""
-        return math.isfinite(self.mean_loss) and bool(torch.stack(self._norms).isfinite().all())
-
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Time spent inside, on evaluation and checkpoints, is not time of the steps."""
         began = time.monotonic()
         yield
         self._began += time.monotonic() - began
+
+
+def _finite_mean(values: Tensor) -> float:
+    return float(values[values.isfinite()].mean())

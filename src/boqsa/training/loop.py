@@ -3,7 +3,8 @@
 Notable choices:
 - A step depends on its number alone, so there is no state of random numbers or schedulers to save, but for what
   `patience` has seen, if it is on.
-- A step is finished or it did not happen: signals are looked at between steps.
+- A step is finished or it did not happen: signals are looked at between steps. One whose loss or gradient is not a
+  number did not happen either; the device counts these, and the loop learns of it where it reads the device anyway.
 - Everything is built and checked before the run folder is made.
 - One process. The draws and the order of samples are made for more.
 """
@@ -19,22 +20,25 @@ import torch
 
 from boqsa.atomic import one_process, recover_folder, write_text
 from boqsa.data import PackedDataset
-from boqsa.errors import RecipeError, RunError
-from boqsa.inference.load import build_model, model_config
-from boqsa.inference.run import CHECKPOINTS, RECIPE, checkpoint_folder, load_weights, read_recipe
+from boqsa.errors import RunError
+from boqsa.inference.load import model_config
+from boqsa.inference.run import CHECKPOINTS, RECIPE, read_recipe, refuse_links
 from boqsa.models.published import Model
 from boqsa.recipes import Recipe
-from boqsa.training.checkpoint import save_checkpoint
+from boqsa.training.checkpoint import save_checkpoint, set_aside
 from boqsa.training.data import StepImages
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate, headline
+from boqsa.training.faults import told_in_words
 from boqsa.training.interval import Interval
-from boqsa.training.log import Log
+from boqsa.training.log import CHANGED, Log
 from boqsa.training.machine import changed_since_start, machine_facts
 from boqsa.training.progress import RunProgress
-from boqsa.training.resume import LOCK, last_checkpoint, saved_training, state_of
+from boqsa.training.resume import LOCK, changes_between, kept, saved_training, state_of
 from boqsa.training.schedules import Plateau
 from boqsa.training.signals import stop_signals
+from boqsa.training.skipped import SkippedSteps
+from boqsa.training.start import check_data, starting_model
 from boqsa.training.step import TrainStep
 
 __all__ = ["check", "state_of", "train"]
@@ -46,6 +50,7 @@ def train(
     *,
     train_data: PackedDataset,
     validation_data: PackedDataset | None = None,
+    allow_changes: bool = False,
 ) -> bool:
     """Train a recipe into a run folder, or finish the run of that recipe that the folder holds.
 
@@ -54,26 +59,25 @@ def train(
         run: Folder to make, or of an unfinished run of the same recipe, which goes on exactly where it was.
         train_data: Split to train on.
         validation_data: Split to look at during training; None does without `best_*` checkpoints.
+        allow_changes: Whether to go on although the data, or fields of the recipe that `CHANGEABLE` names, are not
+            those that the run began with. The log tells of it.
 
     Returns:
         True if the run is finished, False if a signal stopped it; `checkpoints/last` can then be resumed.
 
     Raises:
         RunError: if the folder holds something else, a finished run or one of another recipe, or cannot be
-            made; or if the loss stops being a number.
+            made; if the loss stops being a number; or if disk or memory do not suffice.
         RecipeError: if the recipe does not fit together, the data, or the machine.
     """
-    for data in filter(None, (train_data, validation_data)):
-        _check_size(recipe, data)
-    if recipe.train.patience and validation_data is None:
-        raise RecipeError(
-            "train.patience counts evaluations, but there is no validation split; "
-            "pass --train.patience 0, or prepare data with one."
-        )
-    training = _Training(recipe, Path(run))
+    check_data(recipe, train_data, validation_data)
+    run = Path(run)
+    with told_in_words(recipe, run):
+        training = _Training(recipe, run, allow_changes=allow_changes)
     training.require_same_data(train_data)
     with (
         training.holding_folder(),
+        told_in_words(recipe, run),
         RunProgress(recipe.train.steps, training.start) as progress,
         stop_signals() as stop,
     ):
@@ -82,35 +86,53 @@ def train(
             return training.run_steps(train_data, validation_data, progress, stop)
 
 
-def check(recipe: Recipe, run: str | Path) -> None:
+def check(recipe: Recipe, run: str | Path, *, allow_changes: bool = False) -> None:
     """Raise what `train` would raise about recipe, machine and run folder, before any data is made."""
-    _Training(recipe, Path(run))
+    with told_in_words(recipe, Path(run)):
+        _Training(recipe, Path(run), allow_changes=allow_changes)
 
 
 class _Training:
     """One run: model, optimiser, counters, new or as the run folder has them. Making it writes nothing."""
 
-    def __init__(self, recipe: Recipe, run: Path) -> None:
-        self.recipe, self.run = recipe, run
-        self.saved = saved_training(recipe, run)
-        self.step = TrainStep(recipe, _model(recipe, run, is_new=self.saved is None))
+    def __init__(self, recipe: Recipe, run: Path, *, allow_changes: bool = False) -> None:
+        self.recipe, self.run, self.allow_changes = recipe, run, allow_changes
+        self.saved = saved_training(recipe, run, allow_changes=allow_changes)
+        self.step = TrainStep(recipe, starting_model(recipe, None if self.saved is None else self.saved.folder))
         self.log = Log(run)
         self.start, self.seconds, self.best = 0, 0.0, dict[str, float]()
         self.interval = Interval(recipe.train.batch_size)
+        self.skipped = SkippedSteps(self.step.device)
         self.plateau = Plateau()
         if self.saved is not None:
-            self.step.optimizer.load_state_dict(self.saved["optimizer"])
-            self.start, self.seconds, self.best = (self.saved[name] for name in ("step", "seconds", "best"))
-            device = self.step.device
-            # Checkpoints of earlier versions have neither parts of the loss nor a plateau, and need none.
-            parts = {name: values.to(device) for name, values in self.saved.get("parts", {}).items()}
-            self.interval = Interval(recipe.train.batch_size, self.saved["losses"].to(device), parts)
-            self.plateau = Plateau(*self.saved.get("plateau", Plateau()))
+            try:
+                self.restore(self.saved.trainer)
+            except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                raise RunError(f"{self.saved.folder} holds no state of this training ({error}); train again.") from None
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take up what `state` gave. Checkpoints of earlier versions lack some of it, and need none."""
+        device = self.step.device
+        self.step.optimizer.load_state_dict(saved["optimizer"])
+        self.start, self.seconds, self.best = (saved[name] for name in ("step", "seconds", "best"))
+        parts = {name: values.to(device) for name, values in saved.get("parts", {}).items()}
+        self.interval = Interval(self.recipe.train.batch_size, saved["losses"].to(device), parts)
+        self.skipped = SkippedSteps(device, saved.get("skipped", (0, 0, 0, 0)))
+        self.plateau = Plateau(*saved.get("plateau", Plateau()))
 
     def require_same_data(self, data: PackedDataset) -> None:
-        """Refuse to go on with other images than the run began with."""
-        if self.saved is not None and self.saved["data"] != data.manifest.fingerprint:
-            raise RunError(f"{self.run} was trained on other data than {data.path}; give the data it began with.")
+        """Refuse to go on with other images than the run began with, unless that is or was meant."""
+        if self.saved is None or self.allow_changes:
+            return
+        now = data.manifest.fingerprint
+        if now not in self.saved.data:
+            before = self.saved.data[0]
+            count = self.saved.trainer.get("images", "some")
+            raise RunError(
+                f"{self.run} was trained on other data than {data.path} ({count} images with fingerprint "
+                f"{before[:12]} -> {len(data)} images with fingerprint {now[:12]}); give the data it began with, or go "
+                "on with these by --allow-changes."
+            )
 
     @contextmanager
     def holding_folder(self) -> Iterator[None]:
@@ -120,6 +142,7 @@ class _Training:
         except OSError as error:
             raise RunError(f"cannot make {self.run}: {error.strerror}; choose another --out.") from None
         busy = f"another process is training {self.run}; let it end, or choose another --out."
+        refuse_links(self.run)  # the lock would be written through one
         with one_process(self.run / LOCK, wait=False, busy=busy):
             there = state_of(self.run)
             if there is not None and there[0] != self.start:
@@ -130,14 +153,19 @@ class _Training:
         """Write the recipe into a new run folder, or tidy what a killed process left, and say what goes on."""
         run, fingerprint = self.run, data.manifest.fingerprint
         is_new = not (run / RECIPE).exists()
-        (run / CHECKPOINTS).mkdir(exist_ok=True)
         for leftover in run.glob(".partial-*"):
             leftover.unlink()
-        for name in ("last", "best_loss", f"best_{self.recipe.evaluate.select_by}"):
-            recover_folder(run / CHECKPOINTS / name)
         there = self.recipe if is_new else read_recipe(run)
-        if is_new or there.data.root != self.recipe.data.root:  # moved data: `evaluate` must find it there too
-            write_text(run / RECIPE, replace(there, data=self.recipe.data).to_json())
+        self.tell_changes(there, data, progress)
+        # Device and threads stay those that the run began with; data that were moved must be found by `evaluate` too.
+        own = replace(self.recipe.train, device=there.train.device, threads=there.train.threads)
+        if is_new or there != replace(self.recipe, train=own):
+            write_text(run / RECIPE, replace(self.recipe, train=own).to_json())
+        (run / CHECKPOINTS).mkdir(exist_ok=True)
+        damaged = () if self.saved is None else self.saved.damaged
+        set_aside(run, None if self.saved is None else self.saved.folder)
+        for name in ("best_loss", f"best_{self.recipe.evaluate.select_by}"):
+            recover_folder(run / CHECKPOINTS / name)
         # Without a checkpoint nothing of an earlier attempt counts, its first row included.
         self.log.cut_after(self.start or -1)
         machine = machine_facts(self.step.device)
@@ -146,11 +174,27 @@ class _Training:
                 progress.say(f"{run} has no checkpoint yet; starting at step 0 of {self.recipe.train.steps}")
             self.log.append("started", 0, data=fingerprint, **machine)
             return
+        for sentence in damaged:
+            progress.say(f"{sentence}; going on from the checkpoint before it")
         progress.say(f"resuming {run} at step {self.start} of {self.recipe.train.steps}")
         changed = changed_since_start(run, machine)
         if changed:
             progress.say(f"not bit-identical to an unbroken run: {', '.join(changed)}")
-        self.log.append("resumed", self.start, changed=changed, data=fingerprint, **machine)
+        told = {"damaged": list(damaged)} if damaged else {}
+        self.log.append("resumed", self.start, changed=changed, data=fingerprint, **machine, **told)
+
+    def tell_changes(self, there: Recipe, data: PackedDataset, progress: RunProgress) -> None:
+        """Log what was changed on purpose, before the recipe is another: it tells which recipe a checkpoint is of."""
+        changes, fingerprint = changes_between(there, self.recipe), data.manifest.fingerprint
+        if self.saved is not None and fingerprint not in self.saved.data:
+            changes.append(f"data: {self.saved.data[0][:12]} -> {fingerprint[:12]}")
+        if changes:
+            hashes = {"recipe_before": there.hash, "recipe": self.recipe.hash}
+            self.log.append(CHANGED, self.start, changes=changes, data=fingerprint, **hashes)
+            self.log.flush()
+            progress.say(f"changed at step {self.start}: {'; '.join(changes)}")
+            if there.hash != self.recipe.hash:
+                progress.say(f"the recipe's hash was {there.hash} and is {self.recipe.hash} from here on")
 
     def run_steps(
         self, data: PackedDataset, validation: PackedDataset | None, progress: RunProgress, stop: list[Any]
@@ -162,7 +206,8 @@ class _Training:
         progress.say(str(images))
         for done in range(self.start + 1, settings.steps + 1):
             result = self.step(images, done - 1, rate_factor=self.plateau.factor)
-            self.interval.add(*result)
+            self.interval.add(result.loss, result.norm, result.parts)
+            self.skipped.add(result.is_finite)
             progress.step(done, loss=result.loss, images_per_second=self.interval.images_per_second)
 
             is_last = done == settings.steps
@@ -173,15 +218,18 @@ class _Training:
             if not (to_log or to_evaluate or to_save):
                 continue
             self.require_finite(done)
+            self.require_folder(done, data, progress)
             if to_log:
                 self.log_step(done)
             with self.interval.paused():
                 if validation is not None and to_evaluate:
-                    self.evaluate(validation, done, progress)
+                    with told_in_words(self.recipe, self.run, evaluating=True):
+                        self.evaluate(validation, done, progress)
                 self.seconds = time.monotonic() - began
                 if is_last:
                     self.log.append("finished", done, seconds=round(self.seconds, 1))
                 if to_save:
+                    self.log.flush()
                     self.save("last", done, trainer=self.state(done, data))
             if stopping:
                 self.log.append("stopped", done, signal=stop[0].name)
@@ -190,19 +238,38 @@ class _Training:
         return True
 
     def require_finite(self, done: int) -> None:
-        """Stop the run before anything is saved if a loss or a gradient was not a number."""
-        if self.interval.is_finite():
+        """Stop the run before anything is saved if too many steps in a row gave no number, or a weight is none."""
+        in_a_row = self.skipped.look()
+        if in_a_row < max(self.recipe.train.nonfinite_patience, 1) and _is_finite(self.step.plain_model):
             return
-        self.log.append("diverged", done, loss=self.interval.mean_loss)
-        last = last_checkpoint(self.run)
-        kept = f"{last} holds the last good state" if last else "there is no checkpoint yet"
+        self.log.append("diverged", done, loss=self.interval.last_loss, in_a_row=in_a_row)
         raise RunError(
-            f"the loss or its gradient is not a number at step {done}; {kept}. Start again, in another "
-            "--out, with a lower --train.learning-rate, or with --train.precision fp32."
+            f"the loss or its gradient is not a number at step {done}, after {in_a_row} such steps in a row; "
+            f"{kept(self.run)}. Start again, in another --out, with a lower --train.learning-rate, or with "
+            "--train.precision fp32."
+        )
+
+    def require_folder(self, done: int, data: PackedDataset, progress: RunProgress) -> None:
+        """Where someone deleted the run folder or its checkpoints, make them anew; without its log a run ends there."""
+        run = self.run
+        if (run / RECIPE).exists():
+            if not (run / CHECKPOINTS).exists():
+                (run / CHECKPOINTS).mkdir()
+                self.best = {}  # or none would be saved before it is beaten
+                progress.say(f"{run / CHECKPOINTS} was deleted; at step {done} it is made anew")
+            return
+        run.mkdir(parents=True, exist_ok=True)
+        write_text(run / RECIPE, self.recipe.to_json())
+        self.log.append("remade", done, data=data.manifest.fingerprint, **machine_facts(self.step.device))
+        self.save("last", done, trainer=self.state(done, data))
+        raise RunError(
+            f"{run} was deleted while it was trained. It was made anew, with its recipe and the state of step {done}; "
+            f"its log is lost. Go on with `boqsa train --resume {run}`, or delete it again."
         )
 
     def log_step(self, done: int) -> None:
         """Write the row of the interval that ends here, and begin another."""
+        skipped = self.skipped.take()
         self.log.append(
             "step",
             done,
@@ -212,6 +279,7 @@ class _Training:
             **self.step.rates(),
             **self.step.options(done - 1),
             images_per_second=round(self.interval.images_per_second, 1),
+            **({"skipped": skipped} if skipped else {}),
         )
         self.interval = Interval(self.recipe.train.batch_size)
 
@@ -249,10 +317,12 @@ class _Training:
             "optimizer": self.step.optimizer.state_dict(),
             "losses": self.interval.losses.cpu(),
             "parts": {name: values.cpu() for name, values in self.interval.parts.items()},
+            "skipped": self.skipped.state,
             "plateau": tuple(self.plateau),
             "best": self.best,
             "seconds": self.seconds,
             "data": data.manifest.fingerprint,
+            "images": len(data),
         }
 
     def save(self, name: str, done: int, *, trainer: dict[str, Any] | None = None) -> None:
@@ -264,35 +334,9 @@ class _Training:
             step=done,
             recipe_hash=self.recipe.hash,
             trainer=trainer,
+            keep=1 if trainer is None else self.recipe.train.keep_last,
         )
 
 
-def _check_size(recipe: Recipe, data: PackedDataset) -> None:
-    size = recipe.data.image_size
-    if data.image_size != (size, size):
-        raise RecipeError(
-            f"{data.path} holds {data.image_size[0]}x{data.image_size[1]} images, the recipe wants "
-            f"{size}x{size}; prepare it with --size {size}."
-        )
-
-
-def _model(recipe: Recipe, run: Path, *, is_new: bool) -> Model:
-    """The recipe's model: new from its seed, from another run's weights, or as this run's last checkpoint has it."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        model = build_model(recipe)
-    if not is_new:
-        model.load_state_dict(load_weights(last_checkpoint(run) or run))
-    elif recipe.train.init_from is not None:
-        _initialise(model, recipe.train.init_from)
-    return model
-
-
-def _initialise(model: Model, source: str) -> None:
-    read_recipe(source)  # a clear error where there is no run at all
-    weights = load_weights(checkpoint_folder(source))
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise RunError(f"the weights of {source} do not fit this recipe: {reason}") from None
+def _is_finite(model: Model) -> bool:
+    return bool(torch.stack([parameter.detach().isfinite().all() for parameter in model.parameters()]).all())

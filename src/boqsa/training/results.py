@@ -18,8 +18,16 @@ from boqsa.atomic import write_text
 from boqsa.data import PackedDataset
 from boqsa.errors import InputError, RunError
 from boqsa.inference.load import load
-from boqsa.inference.run import CHECKPOINTS, MANIFEST, read_manifest, read_recipe
+from boqsa.inference.run import (
+    CHECKPOINTS,
+    checkpoint_names,
+    read_manifest,
+    read_recipe,
+    refuse_links,
+    resumable_folders,
+)
 from boqsa.models import TransformerModel
+from boqsa.models.published import Model
 from boqsa.plain import without_nan
 from boqsa.recipes import DataRecipe, EvaluateRecipe, Recipe
 from boqsa.reports import save_png, segmentation_grid, write_report
@@ -73,9 +81,8 @@ def evaluate_run(
     """
     run = Path(run)
     recipe = read_recipe(run)
-    names = [path.parent.name for path in sorted((run / CHECKPOINTS).glob(f"[!.]*/{MANIFEST}"))]
-    if "last" not in names:
-        raise RunError(f"{run} has no checkpoint yet; go on with `boqsa train --resume {run}`.")
+    refuse_links(run)
+    names, damaged = _whole_checkpoints(run)
     _check_device(device)
     if iterations is not None and iterations < 1:
         raise InputError(f"iterations is {iterations}; it must be at least 1.")
@@ -87,8 +94,8 @@ def evaluate_run(
     dataset = open_for(recipe, data, split)
     began = time.monotonic()
     scores = {}
-    for name in ["last", *(name for name in names if name != "last")]:
-        model = load(run, checkpoint=name).to(device)
+    for name, checkpoint in names.items():
+        model = load(run, checkpoint=checkpoint).to(device)
         scores[name] = evaluate(
             model,
             dataset,
@@ -97,7 +104,7 @@ def evaluate_run(
             generated=generated if name == "last" else 0,
             device=device,
         )
-        scores[name]["step"] = read_manifest(run / CHECKPOINTS / name)["step"]
+        scores[name]["step"] = read_manifest(run / CHECKPOINTS / checkpoint)["step"]
     diagnostics = scores["last"]["diagnostics"]
     state, warnings = verdict(diagnostics, step=scores["last"]["step"], warmup_steps=recipe.train.warmup_steps)
     diagnostics |= {"verdict": state, "warnings": warnings}
@@ -120,6 +127,7 @@ def evaluate_run(
             "leak": dataset.manifest.leak,
         },
         "scores": scores,
+        **({"damaged": damaged} if damaged else {}),
         "baselines": (
             baselines(dataset, recipe, protocol, iterations=iterations, device=device) if dataset.has_masks else {}
         ),
@@ -130,7 +138,7 @@ def evaluate_run(
         "report": report,
     }
     write_text(run / f"metrics{name}.json", json.dumps(without_nan(metrics), indent=2))
-    picture = _picture(run, dataset, iterations=iterations, generates=generated > 0)
+    picture = _picture(load(run, checkpoint=names["last"]), dataset, iterations=iterations, generates=generated > 0)
     (run / "pictures").mkdir(exist_ok=True)
     save_png(run / "pictures" / f"segmentation{name}.png", picture)
     title = "segmentation" if recipe.model.kind == "mixture" else f"segmentation_{recipe.model.kind}"
@@ -143,6 +151,32 @@ def evaluate_run(
         next_steps=next_steps(run, recipe),
     )
     return metrics
+
+
+def _whole_checkpoints(run: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The folder to score under each name, `last` first, and what is wrong with those that cannot be scored.
+
+    Raises:
+        RunError: if there is none for `last`.
+    """
+    whole: dict[str, str] = {}
+    damaged: dict[str, str] = {}
+    newest_first = [("last", path) for path in resumable_folders(run) if not path.name.startswith(".")]
+    others = [(name, run / CHECKPOINTS / name) for name in checkpoint_names(run) if name != "last"]
+    for name, folder in newest_first + others:
+        if name in whole:  # an older one counts only where the newer one is damaged
+            continue
+        try:
+            step = read_manifest(folder)["step"]
+        except RunError as error:
+            damaged[name] = str(error).split("; use another")[0]
+            continue
+        whole[name] = folder.name
+        if name in damaged:
+            damaged[name] += f"; {folder.name}, of step {step}, is scored in its place"
+    if "last" not in whole:
+        raise RunError(damaged.get("last", f"{run} has no checkpoint yet; go on with `boqsa train --resume {run}`."))
+    return whole, damaged
 
 
 def _check_device(device: str) -> None:
@@ -195,10 +229,9 @@ def _suffix(run: Path, recipe: Recipe, data: DataRecipe, dataset: PackedDataset,
     return "".join(f"_{part}" for part in parts)
 
 
-def _picture(run: Path, dataset: PackedDataset, *, iterations: int | None, generates: bool) -> Image.Image:
+def _picture(model: Model, dataset: PackedDataset, *, iterations: int | None, generates: bool) -> Image.Image:
     """The first images with what `last` makes of them; of a transformer model, also what its decoders make."""
     sample = dataset.batch(range(min(PICTURES, len(dataset))))
-    model = load(run)
     with torch.inference_mode():
         output = model(sample["image"], iterations=iterations)
         more = {}

@@ -2,40 +2,63 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from boqsa.errors import RunError
-from boqsa.inference.run import CHECKPOINTS, RECIPE, read_manifest, read_recipe
+from boqsa.inference.run import RECIPE, read_recipe, refuse_links, resumable_folders
 from boqsa.recipes import Recipe
 from boqsa.recipes.recipe import differences
-from boqsa.training.checkpoint import load_trainer
+from boqsa.training.checkpoint import read_training
+from boqsa.training.log import CHANGED, read_log
 
 LOCK = ".lock"
 """File of a run folder that the process holds which trains there."""
 
+CHANGEABLE = (
+    *("train.steps", "train.accumulate", "train.precision", "train.learning_rate", "train.dvae.learning_rate"),
+    *("train.half_life_steps", "train.dvae.half_life_steps", "train.patience", "train.clip_norm"),
+    *("train.nonfinite_patience", "train.keep_last", "train.checkpoint_every", "train.evaluate_every"),
+    *("train.log_every", "model.recompute", "evaluate.batch_size", "evaluate.validation_limit"),
+)
+"""Fields that a user may change in the middle of a run, on purpose. With any other the state of training would not fit,
+or earlier steps would have another meaning: that is a new run, from these weights."""
+
+
+class Saved(NamedTuple):
+    """What a run goes on from."""
+
+    folder: Path
+    """The newest whole checkpoint."""
+    trainer: dict[str, Any]
+    """Its state of training."""
+    damaged: tuple[str, ...]
+    """What is wrong with the newer ones."""
+    data: tuple[str, ...]
+    """Fingerprint of the data it was trained on, and of those that it was then told to go on with, if any."""
+
 
 def state_of(run: str | Path) -> tuple[int, int] | None:
-    """Finished steps and steps in all of the run in a folder; None if the folder is absent or empty.
+    """Finished steps, by the newest whole checkpoint, and steps in all of the run in a folder; None if the folder is
+    absent or empty.
 
     Raises:
-        RunError: if it is not a run folder, or its last checkpoint is damaged.
+        RunError: if it is not a run folder, or none of its checkpoints is whole.
     """
     run = Path(run)
     if not _holds_something(run):
         return None
     total = read_recipe(run).train.steps
-    last = last_checkpoint(run)
-    return (0 if last is None else _step(last)), total
+    found = _newest_whole(run)
+    return (0 if found is None else found[1]["step"]), total
 
 
-def last_checkpoint(run: Path) -> Path | None:
-    """The newest whole `last`; it may have been moved aside by a process that died between two renames."""
-    folders = (run / CHECKPOINTS / "last", run / CHECKPOINTS / ".previous-last")
-    return next((folder for folder in folders if folder.exists()), None)
+def saved_training(recipe: Recipe, run: Path, *, allow_changes: bool = False) -> Saved | None:
+    """What the recipe goes on from in this folder; None if it is to start at step 0.
 
-
-def saved_training(recipe: Recipe, run: Path) -> dict[str, Any] | None:
-    """The state of training that the recipe goes on from in this folder; None if it is to start at step 0.
+    Args:
+        recipe: What is to run.
+        run: Run folder, or none yet.
+        allow_changes: Whether the recipe may differ from that of the run so far, in `CHANGEABLE`.
 
     Raises:
         RunError: if the folder holds something else, a run of another recipe, a finished or a damaged one, or
@@ -44,26 +67,84 @@ def saved_training(recipe: Recipe, run: Path) -> dict[str, Any] | None:
     if not _holds_something(run):
         _require_writable(run)
         return None
+    refuse_links(run)
     there = read_recipe(run)
-    if there.hash != recipe.hash:
-        raise RunError(
-            f"{run} holds a run of another recipe ({'; '.join(differences(there, recipe))}); "
-            f"choose another --out, or continue that run with `boqsa train --resume {run}`."
-        )
-    last = last_checkpoint(run)
-    if last is None:
+    _require_same_recipe(there, recipe, run, allow_changes=allow_changes)
+    found = _newest_whole(run)
+    if found is None:
         return None
-    trainer = load_trainer(last)
-    if read_manifest(last)["recipe"] != recipe.hash:
+    folder, manifest, trainer, damaged = found
+    if trainer is None:
+        raise RunError(f"{folder} holds weights alone; start a new run from it with --train.init-from.")
+    # A checkpoint from before a change has the hash that the recipe had then.
+    changes = [row for row in read_log(run) if row["event"] == CHANGED]
+    known = {there.hash, *(row.get("recipe_before") for row in changes)}
+    if manifest["recipe"] not in known:
         raise RunError(
-            f"{run / RECIPE} is not the recipe that {last} was trained with; "
+            f"{run / RECIPE} is not the recipe that {folder} was trained with; "
             "put the recipe back, or choose another --out."
         )
     if trainer["step"] >= recipe.train.steps:
         raise RunError(
-            f"{run} is finished ({trainer['step']} steps); `boqsa evaluate {run}` scores it, another --out starts anew."
+            f"{run} is finished ({trainer['step']} steps); `boqsa evaluate {run}` scores it, another --out starts "
+            f"anew, `boqsa train --resume {run} --allow-changes --train.steps N` goes on to N steps."
         )
-    return trainer
+    return Saved(folder, trainer, damaged, (str(trainer.get("data")), *(str(row.get("data")) for row in changes[-1:])))
+
+
+def changes_between(there: Recipe, recipe: Recipe) -> list[str]:
+    """The fields that decide the result in which two recipes differ, each as `train.steps: 100 -> 200`."""
+    if there.hash == recipe.hash:
+        return []
+    ignored = ("data.root", "train.device", "train.threads")
+    return [change for change in differences(there, recipe) if change.split(":")[0] not in ignored]
+
+
+def kept(run: Path) -> str:
+    """In words, what a run that has to stop can go on from."""
+    try:
+        found = _newest_whole(run)
+    except RunError as error:
+        return str(error)
+    if found is None:
+        return "there is no checkpoint yet"
+    return f"{found[0]} holds the last good state, of step {found[1]['step']}"
+
+
+def _newest_whole(run: Path) -> tuple[Path, dict[str, Any], dict[str, Any] | None, tuple[str, ...]] | None:
+    """Folder, manifest, state of training, and what is wrong with newer ones; None where there is no checkpoint at all.
+
+    Raises:
+        RunError: if there are some, and all are damaged.
+    """
+    damaged: list[RunError] = []
+    for folder in resumable_folders(run):
+        try:
+            manifest, trainer = read_training(folder)
+            # Without what to do about it: the caller goes on from this one.
+            return folder, manifest, trainer, tuple(str(error).split("; use another")[0] for error in damaged)
+        except RunError as error:
+            damaged.append(error)
+    if damaged:
+        raise damaged[0]
+    return None
+
+
+def _require_same_recipe(there: Recipe, recipe: Recipe, run: Path, *, allow_changes: bool) -> None:
+    changes = changes_between(there, recipe)
+    if not changes:
+        return
+    fixed = [change for change in changes if change.split(":")[0] not in CHANGEABLE]
+    if not allow_changes:
+        raise RunError(
+            f"{run} holds a run of another recipe ({'; '.join(changes)}); choose another --out, continue that run with "
+            f"`boqsa train --resume {run}`, or change it on purpose with --resume {run} --allow-changes."
+        )
+    if fixed:
+        raise RunError(
+            f"this cannot be changed in the middle of a run: {'; '.join(fixed)}. "
+            f"Start a new run from its weights, with --train.init-from {run} and another --out."
+        )
 
 
 def _holds_something(run: Path) -> bool:
@@ -80,10 +161,3 @@ def _require_writable(run: Path) -> None:
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         why = "it is not writable" if nearest.is_dir() else "it is a file"
         raise RunError(f"cannot make {run} in {nearest}: {why}; choose another --out.")
-
-
-def _step(folder: Path) -> int:
-    step = read_manifest(folder).get("step")
-    if type(step) is not int:
-        raise RunError(f"{folder} is damaged: its manifest names no step; use another checkpoint, or train again.")
-    return step

@@ -4,7 +4,8 @@ Notable choices:
 - Every random draw comes from (seed, step, position in the batch), so no random state has to be saved.
 - Learning rates, sigma and tau are functions of the step, set before each.
 - Dropout alone draws from torch's own stream, which is seeded from (seed, step, position) before each forward pass.
-- Nothing is read from the device: what a step gives is left there.
+- Nothing is read from the device: what a step gives is left there. A step whose loss or gradient is not a number is
+  skipped there too, by the optimiser's kernel: weights, moments and step counts stay as they were.
 """
 
 import logging
@@ -14,7 +15,7 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -50,6 +51,8 @@ class StepResult(NamedTuple):
     """Of the gradient, before clipping."""
     parts: dict[str, Tensor]
     """Parts of the loss, if it has several."""
+    is_finite: Bool[Tensor, ""]
+    """Whether loss and norm are numbers; where one is not, the step was skipped."""
 
 
 class TrainStep:
@@ -78,6 +81,10 @@ class TrainStep:
         )
         self.fabric = Fabric(accelerator=device, devices=1, precision=_PRECISION[settings.precision])
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
+        self._found_inf = torch.zeros((), device=self.device)
+        if settings.nonfinite_patience:
+            # What torch's GradScaler sets: where it is 1, the fused kernel changes nothing, and the host need not know.
+            self.optimizer.optimizer.found_inf = self._found_inf
         if self.device.type == "cpu":
             keep_freed_memory()
 
@@ -117,8 +124,10 @@ class TrainStep:
         for entry, group in zip(self.optimizer.param_groups, self.groups, strict=True):
             factor = learning_rate_factor(step, warmup_steps=group.warmup_steps, half_life_steps=group.half_life_steps)
             entry["lr"] = group.learning_rate * factor * rate_factor
+        is_finite = total.isfinite() & norm.isfinite()
+        self._found_inf.copy_(~is_finite)
         self.optimizer.step()
-        return StepResult(total, norm, parts)
+        return StepResult(total, norm, parts, is_finite)
 
     def options(self, step: int) -> dict[str, float]:
         """What the model is told at a step: `sigma`, and of a transformer model `tau`."""
