@@ -5,7 +5,7 @@ Notable choices:
   `patience` has seen, if it is on.
 - A step is finished or it did not happen: signals are looked at between steps.
 - Everything is built and checked before the run folder is made.
-- One process. The draws and the order of samples are made for more.
+- In a job of several processes all take every step and agree on when to stop; the first one alone writes and talks.
 """
 
 import time
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from boqsa.atomic import one_process, recover_folder, write_text
 from boqsa.data import PackedDataset
@@ -29,7 +30,7 @@ from boqsa.training.data import StepImages
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.interval import Interval
-from boqsa.training.log import Log
+from boqsa.training.log import Log, NoLog
 from boqsa.training.machine import changed_since_start, machine_facts
 from boqsa.training.progress import RunProgress
 from boqsa.training.resume import LOCK, last_checkpoint, saved_training, state_of
@@ -72,12 +73,14 @@ def train(
         )
     training = _Training(recipe, Path(run))
     training.require_same_data(train_data)
+    console = None if training.writes else Console(quiet=True)
     with (
         training.holding_folder(),
-        RunProgress(recipe.train.steps, training.start) as progress,
+        RunProgress(recipe.train.steps, training.start, console) as progress,
         stop_signals() as stop,
     ):
-        training.begin(train_data, progress)
+        if training.writes:
+            training.begin(train_data, progress)
         with training.step.own_stream():
             return training.run_steps(train_data, validation_data, progress, stop)
 
@@ -94,7 +97,8 @@ class _Training:
         self.recipe, self.run = recipe, run
         self.saved = saved_training(recipe, run)
         self.step = TrainStep(recipe, _model(recipe, run, is_new=self.saved is None))
-        self.log = Log(run)
+        self.writes = self.step.fabric.is_global_zero
+        self.log = Log(run) if self.writes else NoLog(run)
         self.start, self.seconds, self.best = 0, 0.0, dict[str, float]()
         self.interval = Interval(recipe.train.batch_size)
         self.plateau = Plateau()
@@ -114,7 +118,11 @@ class _Training:
 
     @contextmanager
     def holding_folder(self) -> Iterator[None]:
-        """Make the run folder where there is none, and keep other processes from training in it."""
+        """Make the run folder where there is none, and keep other jobs from training in it."""
+        self.step.fabric.barrier()  # every process of this job has read the folder before the first one changes it
+        if not self.writes:
+            yield
+            return
         try:
             self.run.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -140,7 +148,7 @@ class _Training:
             write_text(run / RECIPE, replace(there, data=self.recipe.data).to_json())
         # Without a checkpoint nothing of an earlier attempt counts, its first row included.
         self.log.cut_after(self.start or -1)
-        machine = machine_facts(self.step.device)
+        machine = machine_facts(self.step.device, processes=self.step.fabric.world_size)
         if not self.start:
             if not is_new:
                 progress.say(f"{run} has no checkpoint yet; starting at step 0 of {self.recipe.train.steps}")
@@ -166,7 +174,7 @@ class _Training:
             progress.step(done, loss=result.loss, images_per_second=self.interval.images_per_second)
 
             is_last = done == settings.steps
-            stopping = bool(stop) and not is_last  # read once: a signal may come between two lines
+            stopping = self.step.any_process(bool(stop)) and not is_last  # a signal reaches them at different steps
             to_log = is_last or done % settings.log_every == 0
             to_evaluate = validation is not None and (is_last or done % settings.evaluate_every == 0)
             to_save = is_last or stopping or done % settings.checkpoint_every == 0
@@ -184,7 +192,7 @@ class _Training:
                 if to_save:
                     self.save("last", done, trainer=self.state(done, data))
             if stopping:
-                self.log.append("stopped", done, signal=stop[0].name)
+                self.log.append("stopped", done, signal=stop[0].name if stop else "of another process")
                 progress.say(f"stopped at step {done}; go on with `boqsa train --resume {self.run}`")
                 return False
         return True
@@ -257,6 +265,8 @@ class _Training:
 
     def save(self, name: str, done: int, *, trainer: dict[str, Any] | None = None) -> None:
         """Write a checkpoint; without `trainer` it holds weights alone."""
+        if not self.writes:
+            return
         save_checkpoint(
             self.run / CHECKPOINTS / name,
             self.step.plain_model,
