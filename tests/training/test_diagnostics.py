@@ -42,10 +42,14 @@ def images(batch: int, size: int = SIZE) -> Tensor:
 def numbers(
     masks: Tensor, true: Tensor | None = None, *, slot_information: float | None = None, **options: Any
 ) -> dict[str, Any]:
-    diagnostics = Diagnostics()
-    image = images(len(masks), masks.shape[-1])
-    diagnostics.update(output(masks, **options), image, true, slot_information=slot_information)
+    image, found = images(len(masks), masks.shape[-1]), output(masks, **options)
+    diagnostics = Diagnostics.like(found)
+    diagnostics.update(found, image, true, slot_information=scalar(slot_information))
     return diagnostics.compute()
+
+
+def scalar(number: float | None) -> Tensor | None:
+    return None if number is None else torch.tensor(number)
 
 
 def judge(found: dict[str, Any], step: int = 100_000) -> str:
@@ -183,10 +187,10 @@ def test_slots_that_tell_the_decoder_nothing_are_said() -> None:
 
 
 def test_slot_information_is_a_mean_over_images() -> None:
-    diagnostics = Diagnostics()
+    diagnostics = Diagnostics(4, (SIZE, SIZE), model="transformer")
     for batch, information in ((3, 0.4), (1, 0.0), (1, None)):
         masks = one_hot(random_objects(batch), 4)
-        diagnostics.update(output(masks), images(batch), None, slot_information=information)
+        diagnostics.update(output(masks), images(batch), None, slot_information=scalar(information))
     assert diagnostics.compute()["slot_information"] == pytest.approx(0.3)
 
 
@@ -244,7 +248,7 @@ def test_images_without_background_are_left_out_of_its_count() -> None:
 
 def test_batches_add_up() -> None:
     masks = torch.rand(7, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(3)).softmax(dim=1)
-    whole, parts = numbers(masks), Diagnostics()
+    whole, parts = numbers(masks), Diagnostics(3, (SIZE, SIZE), model="mixture")
     for piece in (masks[:4], masks[4:]):
         parts.update(output(piece), images(len(piece)), None)
     for name, value in parts.compute().items():
@@ -260,4 +264,4 @@ def test_a_single_slot_is_no_collapse() -> None:
 
 def test_nothing_seen() -> None:
     with pytest.raises(ValueError, match="no images"):
-        Diagnostics().compute()
+        Diagnostics(3, (SIZE, SIZE), model="mixture").compute()

@@ -81,6 +81,7 @@ def _train(recipe: Recipe, run: Path, *, as_json: bool, allow_changes: bool = Fa
     from boqsa.commands.console import rendering
     from boqsa.training.data import open_split, open_validation
     from boqsa.training.loop import check, state_of, train
+    from boqsa.training.processes import rank_and_count
 
     check(recipe, run, allow_changes=allow_changes)  # before scenes are rendered: what is refused makes no file
     with rendering() as progress:
@@ -93,6 +94,8 @@ def _train(recipe: Recipe, run: Path, *, as_json: bool, allow_changes: bool = Fa
             file=sys.stderr,
         )
     finished = train(recipe, run, train_data=train_data, validation_data=validation_data, allow_changes=allow_changes)
+    if rank_and_count()[0] > 0:  # the first process of a job speaks for all
+        return 0 if finished else 1
     if as_json:
         done = state_of(run)
         step = done[0] if done else 0

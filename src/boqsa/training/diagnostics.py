@@ -24,11 +24,12 @@ numbers do (spec 8.4 names the usual failures):
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torchmetrics import Metric
 
 from boqsa.metrics import background_shares
 from boqsa.models import Output
@@ -43,19 +44,54 @@ IGNORED = 0.01
 """Of `slot_information`, in nats a token."""
 
 
-class Diagnostics:
-    """Collects over batches; `compute` gives the numbers above."""
+class Diagnostics(Metric):
+    """Collects over batches, and over the processes of a job; `compute` gives the numbers above.
 
-    def __init__(self) -> None:
-        self._counts: Float[Tensor, "K P"] | None = None  # how often slot k owns pixel p
-        self._mask_area: Float[Tensor, "K"] = torch.zeros(0)
-        self._sharpness = self._cosine = self._error = self._flat_error = 0.0
-        self._information = 0.0
-        self._informed = 0  # images behind it
-        self._background: list[float] = []
-        self._size = (0, 0)
-        self._model = ""
-        self._images = 0
+    Args:
+        num_slots: Of the model.
+        image_size: Height and width in pixels.
+        model: Which kind it is.
+        **metric_options: Options of `torchmetrics.Metric`.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    counts: Tensor
+    mask_area: Tensor
+    sharpness: Tensor
+    cosine: Tensor
+    error: Tensor
+    flat_error: Tensor
+    information: Tensor
+    informed: Tensor
+    background: Tensor
+    with_background: Tensor
+    images: Tensor
+
+    def __init__(
+        self,
+        num_slots: int,
+        image_size: tuple[int, int],
+        *,
+        model: Literal["mixture", "transformer"],
+        **metric_options: Any,
+    ) -> None:
+        super().__init__(**metric_options)
+        self._size, self._model = image_size, model
+        sums: dict[str, tuple[int, ...]] = {
+            "counts": (num_slots, image_size[0] * image_size[1]),  # how often slot k owns pixel p
+            "mask_area": (num_slots,),
+            **dict.fromkeys(("sharpness", "cosine", "error", "flat_error"), ()),
+            **dict.fromkeys(("information", "informed", "background", "with_background", "images"), ()),
+        }
+        for name, shape in sums.items():
+            self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+    @classmethod
+    def like(cls, output: Output) -> "Diagnostics":
+        """For outputs of the same model and image size."""
+        _, slots, _, height, width = output.masks.shape
+        return cls(slots, (height, width), model="transformer" if output.slot_reconstructions is None else "mixture")
 
     def update(
         self,
@@ -63,30 +99,27 @@ class Diagnostics:
         image: Float[Tensor, "B 3 H W"],
         true: Int[Tensor, "B H W"] | None,
         *,
-        slot_information: float | None = None,
+        slot_information: Float[Tensor, ""] | None = None,
     ) -> None:
         """Take in a batch: the model's output, the image in [0, 1], true labels if there are any, and the batch's
         `slot_information`, which takes the model to compute."""
-        batch, count = output.masks.shape[:2]
+        batch, slots = output.masks.shape[:2]
         labels = output.segmentation().flatten(1)  # (B, P)
-        owned = torch.nn.functional.one_hot(labels, count).sum(dim=0).T.double()  # (K, P)
-        area = output.masks.mean(dim=(2, 3, 4)).sum(dim=0).double()
-        self._counts = owned if self._counts is None else self._counts + owned
-        self._mask_area = area if self._images == 0 else self._mask_area + area
-        self._sharpness += float(output.masks.amax(dim=1).mean()) * batch
-        self._cosine += _mean_cosine(output.initial_slots) * batch
-        self._error += float((output.reconstruction - image).square().mean()) * batch
-        self._flat_error += float(image.var(dim=(2, 3), correction=0).mean()) * batch
+        self.counts += torch.nn.functional.one_hot(labels, slots).sum(dim=0).T  # (K, P)
+        self.mask_area += output.masks.mean(dim=(2, 3, 4)).sum(dim=0)
+        self.sharpness += output.masks.amax(dim=1).mean().double() * batch
+        self.cosine += _mean_cosine(output.initial_slots) * batch
+        self.error += (output.reconstruction - image).square().mean().double() * batch
+        self.flat_error += image.var(dim=(2, 3), correction=0).mean().double() * batch
         if slot_information is not None:
-            self._information += slot_information * batch
-            self._informed += batch
-        self._size = (output.masks.shape[-2], output.masks.shape[-1])
-        self._model = "transformer" if output.slot_reconstructions is None else "mixture"
+            self.information += slot_information.double() * batch
+            self.informed += batch
         if true is not None:
-            shares = background_shares(labels.view(batch, *output.masks.shape[-2:]), true)
-            sharing = (shares > BACKGROUND_SHARE).sum(dim=1)[~shares.isnan().any(dim=1)]
-            self._background += sharing.tolist()
-        self._images += batch
+            shares = background_shares(labels.view(batch, *output.masks.shape[-2:]), true)  # (B, K)
+            has_background = ~shares.isnan().any(dim=1)
+            self.background += (shares > BACKGROUND_SHARE).sum(dim=1)[has_background].sum()
+            self.with_background += has_background.sum()
+        self.images += batch
 
     def compute(self) -> dict[str, Any]:
         """The numbers, as plain data.
@@ -94,22 +127,22 @@ class Diagnostics:
         Raises:
             ValueError: if no batch was taken in.
         """
-        if self._counts is None:
+        if not self.images:
             raise ValueError("no images were seen; call update first.")
-        share = self._counts.sum(dim=1) / self._counts.sum()  # (K,)
+        share = self.counts.sum(dim=1) / self.counts.sum()  # (K,)
         slots = len(share)
         return {
             "slot_use_entropy": _entropy(share) / math.log(slots) if slots > 1 else 0.0,
             "dead_slots": int((share < DEAD_SHARE).sum()),
             "slot_share": share.tolist(),
-            "mask_area": (self._mask_area / self._images).tolist(),
-            "mask_sharpness": self._sharpness / self._images,
-            "query_cosine": self._cosine / self._images,
-            "position_information": _position_information(self._counts),
-            "half_split": _half_split(self._counts, self._size) if slots == 2 else None,
-            "loss_ratio": self._error / max(self._flat_error, 1e-12),
-            "slot_information": self._information / self._informed if self._informed else None,
-            "background_slots": sum(self._background) / len(self._background) if self._background else None,
+            "mask_area": (self.mask_area / self.images).tolist(),
+            "mask_sharpness": float(self.sharpness / self.images),
+            "query_cosine": float(self.cosine / self.images),
+            "position_information": _position_information(self.counts),
+            "half_split": _half_split(self.counts, self._size) if slots == 2 else None,
+            "loss_ratio": float(self.error / self.flat_error.clamp(min=1e-12)),
+            "slot_information": float(self.information / self.informed) if self.informed else None,
+            "background_slots": float(self.background / self.with_background) if self.with_background else None,
             "model": self._model,
         }
 
@@ -261,10 +294,10 @@ def _half_split(counts: Float[Tensor, "2 P"], size: tuple[int, int]) -> float:
     return max(0.0, (float(right) - chance) / (1 - chance))
 
 
-def _mean_cosine(slots: Float[Tensor, "B K D"]) -> float:
+def _mean_cosine(slots: Float[Tensor, "B K D"]) -> Float[Tensor, ""]:
     count = slots.shape[1]
     if count < 2:
-        return 0.0
+        return slots.new_zeros(())
     directions = torch.nn.functional.normalize(slots.double(), dim=-1)
     total = (directions @ directions.mT).sum(dim=(1, 2)) - count
-    return float(total.mean()) / (count * (count - 1))
+    return total.mean() / (count * (count - 1))

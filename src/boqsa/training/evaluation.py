@@ -4,6 +4,9 @@ Evaluation is in fp32, whatever the training used, and without noise. Slots that
 drawn by the image's place in the split, so scores depend neither on the batch size nor on what ran before. A
 score is a mean over images; instance scores and the fixed slot belong to the whole set.
 
+In a job of several processes each takes every n-th batch, the metrics add up over all of them, and all get the same
+scores: no image counts twice.
+
 A transformer model has no masks but those of attention, and three reconstructions (spec 3.9). Its tokens are the
 most probable ones, where the published evaluation samples them.
 """
@@ -15,6 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from boqsa.metrics import (
     AdjustedRandIndex,
@@ -24,6 +28,7 @@ from boqsa.metrics import (
     InstanceSegmentation,
     LabelFreeOverlap,
     MeanBestOverlap,
+    MeanOverImages,
     MeanSquaredError,
     ScoredImages,
     SegmentationCovering,
@@ -33,6 +38,7 @@ from boqsa.recipes import EvaluateRecipe
 from boqsa.reports import main_masks
 from boqsa.training.diagnostics import Diagnostics
 from boqsa.training.draws import draw_noise
+from boqsa.training.processes import rank_and_count
 
 
 class ImageSplit(Protocol):
@@ -86,22 +92,27 @@ def evaluate(
     }
     reconstruction = _Errors(device)
     tokens = _Tokens(transformer, generated, device) if transformer else None
-    diagnostics = Diagnostics()
-    losses: dict[str, float] = {}
+    rank, processes = rank_and_count()
+    size = protocol.batch_size
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            for first in range(0, count, protocol.batch_size):
-                indices = np.arange(first, min(first + protocol.batch_size, count))
+            # The first image says what there is to add up, also where this process will have no batch of its own.
+            example: Output = model(split.batch([0])["image"].to(device), noise=_samples(model, np.arange(1), device))
+            losses = {name: _BatchMean().to(device) for name in example.losses}
+            diagnostics = Diagnostics.like(example).to(device)
+            for first in range(rank * size, count, processes * size):
+                indices = np.arange(first, min(first + size, count))
                 sample = split.batch(indices)
                 image = sample["image"].to(device)
                 output: Output = model(image, iterations=iterations, noise=_samples(model, indices, device))
                 true = sample["mask"].to(device) if split.has_masks else None
                 unit = image.float() / 255
                 for name, value in output.losses.items():
-                    losses[name] = losses.get(name, 0.0) + float(value) * len(indices)
-                diagnostics.update(output, unit, true, slot_information=tokens.update(output, unit) if tokens else None)
+                    losses[name].update(value, len(indices))
+                information = tokens.update(output, unit, first) if tokens else None
+                diagnostics.update(output, unit, true, slot_information=information)
                 reconstruction.update(output.reconstruction, unit)
                 if true is not None:
                     for source, metrics in scores.items():
@@ -112,15 +123,24 @@ def evaluate(
                             metric.update(masks, true)
     finally:
         model.train(was_training)
+    means = {name: float(mean.compute()) for name, mean in losses.items()}
     return {
-        "loss": sum(losses.values()) / count,
-        **({"losses": {name: value / count for name, value in losses.items()}} if len(losses) > 1 else {}),
+        "loss": sum(means.values()),
+        **({"losses": means} if len(means) > 1 else {}),
         "images": count,
         **{source: _summary(metrics) for source, metrics in scores.items()},
         "reconstruction": reconstruction.compute(),
-        **(tokens.compute() if tokens else {}),
+        **(tokens.compute(count) if tokens else {}),
         "diagnostics": diagnostics.compute(),
     }
+
+
+class _BatchMean(MeanOverImages):
+    """Mean over images of a number that is known by the batch."""
+
+    def update(self, value: Float[Tensor, ""], images: int) -> None:
+        self.total += value.double() * images
+        self.images_scored += images
 
 
 class _Errors:
@@ -142,36 +162,54 @@ class _Tokens:
 
     def __init__(self, model: TransformerModel, generated: int, device: torch.device | str) -> None:
         self.model = model
-        self._wanted, self._generated = generated, 0
-        self._errors = {name: _Errors(device) for name in ("teacher_forced", "generated")}
-        self._uses = torch.zeros(model.vocab_size, dtype=torch.int64)
+        self._generated = generated
+        self._errors = {"teacher_forced": _Errors(device), **({"generated": _Errors(device)} if generated else {})}
+        self._uses = _TokenUses(model.vocab_size).to(device)
 
-    def update(self, output: Output, image: Float[Tensor, "B 3 H W"]) -> float | None:
-        """Take in a batch; gives `slot_information` of it, None for a batch of one."""
+    def update(self, output: Output, image: Float[Tensor, "B 3 H W"], first: int) -> Float[Tensor, ""] | None:
+        """Take in a batch that begins at image `first`; gives its `slot_information`, None for a batch of one."""
         assert output.tokens is not None
-        self._uses += torch.bincount(output.tokens.flatten(), minlength=len(self._uses)).cpu()
+        self._uses.update(output.tokens)
         self._errors["teacher_forced"].update(self.model.teacher_forced(output).image, image)
-        missing = min(self._wanted - self._generated, len(image))
-        if missing > 0:
-            self._errors["generated"].update(self.model.generate(output.slots[:missing]).image, image[:missing])
-            self._generated += missing
+        wanted = min(max(self._generated - first, 0), len(image))
+        if wanted:
+            self._errors["generated"].update(self.model.generate(output.slots[:wanted]).image, image[:wanted])
         return _slot_information(self.model, output)
 
-    def compute(self) -> dict[str, Any]:
-        share = self._uses.double() / self._uses.sum()
-        summary: dict[str, Any] = {"reconstruction_teacher_forced": self._errors["teacher_forced"].compute()}
+    def compute(self, images: int) -> dict[str, Any]:
+        uses = self._uses.compute()
+        share = uses / uses.sum()
+        errors = {f"reconstruction_{name}": errors.compute() for name, errors in self._errors.items()}
         if self._generated:
-            errors = self._errors["generated"].compute()
-            summary["reconstruction_generated"] = {**errors, "images": self._generated}
-        summary["tokens"] = {
-            "vocabulary": len(self._uses),
-            "used": int((self._uses > 0).sum()),
-            "perplexity": float(torch.special.entr(share).sum().exp()),
+            errors["reconstruction_generated"]["images"] = min(self._generated, images)
+        return {
+            **errors,
+            "tokens": {
+                "vocabulary": len(uses),
+                "used": int((uses > 0).sum()),
+                "perplexity": float(torch.special.entr(share).sum().exp()),
+            },
         }
-        return summary
 
 
-def _slot_information(model: TransformerModel, output: Output) -> float | None:
+class _TokenUses(Metric):
+    """How often each token occurs."""
+
+    full_state_update = False
+    uses: Tensor
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.add_state("uses", torch.zeros(vocab_size, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, tokens: Int[Tensor, "B h w"]) -> None:
+        self.uses += torch.bincount(tokens.flatten(), minlength=len(self.uses))
+
+    def compute(self) -> Tensor:
+        return self.uses
+
+
+def _slot_information(model: TransformerModel, output: Output) -> Float[Tensor, ""] | None:
     """How much longer, in nats a token, the code of an image is with the slots of another image of the batch."""
     assert output.tokens is not None
     assert output.logits is not None
@@ -181,7 +219,7 @@ def _slot_information(model: TransformerModel, output: Output) -> float | None:
     others = model.token_decoder(model.token_decoder.embed(tokens), output.slots.roll(1, dims=0))  # (B, L, V)
     with_others = nn.functional.cross_entropy(others.flatten(0, 1), tokens.flatten())
     with_own = nn.functional.cross_entropy(output.logits.flatten(0, 1), tokens.flatten())
-    return float(with_others - with_own)
+    return with_others - with_own
 
 
 def _samples(model: nn.Module, indices: Int[np.ndarray, "B"], device: torch.device | str) -> Noise:

@@ -14,6 +14,7 @@ from boqsa.atomic import DISK_IS_FULL
 from boqsa.errors import RunError
 from boqsa.inference.run import RECIPE
 from boqsa.recipes import Recipe
+from boqsa.training.processes import rank_and_count
 from boqsa.training.resume import kept
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
@@ -62,14 +63,15 @@ def memory_advice(recipe: Recipe, run: Path, *, evaluating: bool = False) -> str
             f"an evaluation computes evaluate.batch_size {at_once} images at once; "
             f"{_again(run, f'--evaluate.batch-size {at_once // 2}')}."
         )
-    at_once = settings.batch_size // settings.accumulate
+    processes = rank_and_count()[1]
+    share = settings.batch_size // processes
+    at_once = share // settings.accumulate
     found = (
         f"a step computes {at_once} images at once (train.batch_size {settings.batch_size} in train.accumulate "
-        f"{settings.accumulate} pieces)"
+        f"{settings.accumulate} pieces{f' and {processes} processes' if processes > 1 else ''})"
     )
     options = []
-    pieces = range(2 * settings.accumulate, settings.batch_size + 1)
-    more = next((count for count in pieces if settings.batch_size % count == 0), None)
+    more = next((count for count in range(2 * settings.accumulate, share + 1) if share % count == 0), None)
     if more is not None:
         options.append(f"--train.accumulate {more}")
     if getattr(recipe.model, "recompute", True) is False:  # a mixture model has no such field

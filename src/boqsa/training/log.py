@@ -39,6 +39,16 @@ class Log:
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
+class NoLog(Log):
+    """Of the processes of a job that write nothing."""
+
+    def append(self, event: str, step: int, **values: Any) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
+
+
 def read_log(run: Path) -> list[dict[str, Any]]:
     """All whole rows of a run's log, in order; an unfinished last line, left by a kill, is passed over.
 

@@ -6,7 +6,7 @@ Notable choices:
 - A step is finished or it did not happen: signals are looked at between steps. One whose loss or gradient is not a
   number did not happen either; the device counts these, and the loop learns of it where it reads the device anyway.
 - Everything is built and checked before the run folder is made.
-- One process. The draws and the order of samples are made for more.
+- In a job of several processes all take every step and agree on when to stop; the first one alone writes and talks.
 """
 
 import time
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from boqsa.atomic import one_process, recover_folder, write_text
 from boqsa.data import PackedDataset
@@ -31,8 +32,9 @@ from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.faults import told_in_words
 from boqsa.training.interval import Interval
-from boqsa.training.log import CHANGED, Log
+from boqsa.training.log import CHANGED, Log, NoLog
 from boqsa.training.machine import changed_since_start, machine_facts
+from boqsa.training.processes import missing_each_other
 from boqsa.training.progress import RunProgress
 from boqsa.training.resume import LOCK, changes_between, kept, saved_training, state_of
 from boqsa.training.schedules import Plateau
@@ -67,7 +69,8 @@ def train(
 
     Raises:
         RunError: if the folder holds something else, a finished run or one of another recipe, or cannot be
-            made; if the loss stops being a number; or if disk or memory do not suffice.
+            made; if the loss stops being a number; if disk or memory do not suffice; or if another process of the
+            job died.
         RecipeError: if the recipe does not fit together, the data, or the machine.
     """
     check_data(recipe, train_data, validation_data)
@@ -75,14 +78,16 @@ def train(
     with told_in_words(recipe, run):
         training = _Training(recipe, run, allow_changes=allow_changes)
     training.require_same_data(train_data)
+    console = None if training.writes else Console(quiet=True)
     with (
         training.holding_folder(),
         told_in_words(recipe, run),
-        RunProgress(recipe.train.steps, training.start) as progress,
+        RunProgress(recipe.train.steps, training.start, console) as progress,
         stop_signals() as stop,
     ):
-        training.begin(train_data, progress)
-        with training.step.own_stream():
+        if training.writes:
+            training.begin(train_data, progress)
+        with training.step.own_stream(), missing_each_other():
             return training.run_steps(train_data, validation_data, progress, stop)
 
 
@@ -99,7 +104,8 @@ class _Training:
         self.recipe, self.run, self.allow_changes = recipe, run, allow_changes
         self.saved = saved_training(recipe, run, allow_changes=allow_changes)
         self.step = TrainStep(recipe, starting_model(recipe, None if self.saved is None else self.saved.folder))
-        self.log = Log(run)
+        self.writes = self.step.fabric.is_global_zero
+        self.log = Log(run) if self.writes else NoLog(run)
         self.start, self.seconds, self.best = 0, 0.0, dict[str, float]()
         self.interval = Interval(recipe.train.batch_size)
         self.skipped = SkippedSteps(self.step.device)
@@ -136,7 +142,11 @@ class _Training:
 
     @contextmanager
     def holding_folder(self) -> Iterator[None]:
-        """Make the run folder where there is none, and keep other processes from training in it."""
+        """Make the run folder where there is none, and keep other jobs from training in it."""
+        self.step.fabric.barrier()  # every process of this job has read the folder before the first one changes it
+        if not self.writes:
+            yield
+            return
         try:
             self.run.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -168,7 +178,7 @@ class _Training:
             recover_folder(run / CHECKPOINTS / name)
         # Without a checkpoint nothing of an earlier attempt counts, its first row included.
         self.log.cut_after(self.start or -1)
-        machine = machine_facts(self.step.device)
+        machine = machine_facts(self.step.device, processes=self.step.fabric.world_size)
         if not self.start:
             if not is_new:
                 progress.say(f"{run} has no checkpoint yet; starting at step 0 of {self.recipe.train.steps}")
@@ -211,7 +221,7 @@ class _Training:
             progress.step(done, loss=result.loss, images_per_second=self.interval.images_per_second)
 
             is_last = done == settings.steps
-            stopping = bool(stop) and not is_last  # read once: a signal may come between two lines
+            stopping = self.step.any_process(bool(stop)) and not is_last  # a signal reaches them at different steps
             to_log = is_last or done % settings.log_every == 0
             to_evaluate = validation is not None and (is_last or done % settings.evaluate_every == 0)
             to_save = is_last or stopping or done % settings.checkpoint_every == 0
@@ -232,7 +242,7 @@ class _Training:
                     self.log.flush()
                     self.save("last", done, trainer=self.state(done, data))
             if stopping:
-                self.log.append("stopped", done, signal=stop[0].name)
+                self.log.append("stopped", done, signal=stop[0].name if stop else "of another process")
                 progress.say(f"stopped at step {done}; go on with `boqsa train --resume {self.run}`")
                 return False
         return True
@@ -327,6 +337,8 @@ class _Training:
 
     def save(self, name: str, done: int, *, trainer: dict[str, Any] | None = None) -> None:
         """Write a checkpoint; without `trainer` it holds weights alone."""
+        if not self.writes:
+            return
         save_checkpoint(
             self.run / CHECKPOINTS / name,
             self.step.plain_model,

@@ -12,7 +12,7 @@ from boqsa.errors import RecipeError
 from boqsa.recipes import TrainRecipe
 from boqsa.training.log import read_log
 
-_DECIDES_BITS = ("torch", "device", "threads")
+_DECIDES_BITS = ("torch", "device", "threads", "processes")
 
 _GLIBC_TRIM_THRESHOLD, _GLIBC_TOP_PAD, _GLIBC_MMAP_THRESHOLD = -1, -2, -3
 _MEBIBYTE = 1 << 20
@@ -54,8 +54,8 @@ def keep_freed_memory() -> bool:
     return all(taken)
 
 
-def machine_facts(device: torch.device) -> dict[str, Any]:
-    """Versions, device and threads, for the log."""
+def machine_facts(device: torch.device, *, processes: int = 1) -> dict[str, Any]:
+    """Versions, device, threads and processes, for the log."""
     return {
         "boqsa": boqsa.__version__,
         "torch": torch.__version__,
@@ -63,12 +63,14 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": str(device),
         "threads": torch.get_num_threads(),
+        "processes": processes,
     }
 
 
 def changed_since_start(run: Path, facts: dict[str, Any]) -> list[str]:
     """What decides the last bits and is not as it was when the run started, as `threads 1 -> 2`."""
     started = next((row for row in read_log(run) if row["event"] == "started"), facts)
+    started = {"processes": 1, **started}  # logs of earlier versions do not name them
     return [
         f"{name} {started.get(name)} -> {facts[name]}" for name in _DECIDES_BITS if started.get(name) != facts[name]
     ]

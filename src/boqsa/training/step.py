@@ -6,17 +6,16 @@ Notable choices:
 - Dropout alone draws from torch's own stream, which is seeded from (seed, step, position) before each forward pass.
 - Nothing is read from the device: what a step gives is left there. A step whose loss or gradient is not a number is
   skipped there too, by the optimiser's kernel: weights, moments and step counts stay as they were.
+- Each process takes an equal share of the batch, in order of rank; it draws what belongs to those places.
 """
 
-import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from boqsa.models import Noise, TransformerModel
@@ -24,13 +23,9 @@ from boqsa.models.published import Model
 from boqsa.recipes import Recipe, TrainRecipe
 from boqsa.training.augment import augment
 from boqsa.training.draws import batch_indices, draw_crops, draw_gumbel, draw_noise, dropout_seed
-from boqsa.training.machine import accelerator, keep_freed_memory
+from boqsa.training.machine import keep_freed_memory
+from boqsa.training.processes import agreement_group, any_process, join_processes
 from boqsa.training.schedules import gumbel_tau, learning_rate_factor, query_sigma
-
-# Fabric tells the precision of every Fabric that is made; it stands in the recipe.
-logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
-
-_PRECISION: dict[str, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 class TrainImages(Protocol):
@@ -63,7 +58,8 @@ class TrainStep:
         model: Of this recipe, on the CPU; moved to the device and trained in place.
 
     Raises:
-        RecipeError: if this machine, or this build of torch, lacks the device.
+        RecipeError: if this machine, or this build of torch, lacks the device; or if the batch cannot be shared
+            equally by the processes of the job.
     """
 
     def __init__(self, recipe: Recipe, model: Model) -> None:
@@ -71,7 +67,7 @@ class TrainStep:
         settings = recipe.train
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        device = accelerator(settings)
+        self.fabric = join_processes(recipe)
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.groups = _parameter_groups(model, settings)
@@ -79,8 +75,8 @@ class TrainStep:
         optimizer = torch.optim.Adam(
             [{"params": group.parameters} for group in self.groups], lr=settings.learning_rate, fused=True
         )
-        self.fabric = Fabric(accelerator=device, devices=1, precision=_PRECISION[settings.precision])
         self.model, self.optimizer = self.fabric.setup(model, optimizer)
+        self._agreement = agreement_group(self.fabric)
         self._found_inf = torch.zeros((), device=self.device)
         if settings.nonfinite_patience:
             # What torch's GradScaler sets: where it is 1, the fused kernel changes nothing, and the host need not know.
@@ -96,26 +92,28 @@ class TrainStep:
     def __call__(self, images: TrainImages, step: int, *, rate_factor: float = 1.0) -> StepResult:
         """Make the step of this number, counted from 0; `rate_factor` multiplies all learning rates."""
         recipe, settings = self.recipe, self.recipe.train
+        share = settings.batch_size // self.fabric.world_size
+        piece = share // settings.accumulate
+        begin = self.fabric.global_rank * share
         indices = batch_indices(recipe.seed, step, settings.batch_size, len(images))
         options = self.options(step)
-        piece = settings.batch_size // settings.accumulate
-        total = torch.zeros((), device=self.device)
-        parts: dict[str, Tensor] = {}
+        sums: dict[str, Tensor] = {}
         self.optimizer.zero_grad(set_to_none=True)
-        for first in range(0, settings.batch_size, piece):
+        for first in range(begin, begin + share, piece):
             positions = range(first, first + piece)
             image = self._prepared(images.batch(indices[first : first + piece]), step, positions)
             noise = self._noise(step, positions, perturb_queries=options["sigma"] > 0)
             if isinstance(self.plain_model, TransformerModel):
                 torch.manual_seed(dropout_seed(recipe.seed, step, first))
-            output = self.model(image, noise=noise, **options)
-            loss = output.loss / settings.accumulate
-            self.fabric.backward(loss)
-            total += loss.detach()
-            if len(output.losses) > 1:
-                for name, value in output.losses.items():
-                    parts[name] = parts.get(name, 0) + value.detach() / settings.accumulate
-            del output, loss, noise, image  # or they would stand beside those of the next piece
+            # Gradients of earlier pieces are added up in each process; the last one sends the sum to the others.
+            to_come = first + piece < begin + share
+            with self.fabric.no_backward_sync(self.model, enabled=to_come and self.fabric.world_size > 1):
+                output = self.model(image, noise=noise, **options)
+                self.fabric.backward(output.loss / settings.accumulate)
+            for name, value in {"": output.loss, **output.losses}.items():
+                sums[name] = sums.get(name, 0) + value.detach() / settings.accumulate
+            del output, noise, image  # or they would stand beside those of the next piece
+        loss, parts = self._means(sums)
         norm = nn.utils.clip_grad_norm_(
             self.plain_model.parameters(),
             settings.clip_norm or float("inf"),  # clips nothing and still measures the norm
@@ -124,10 +122,10 @@ class TrainStep:
         for entry, group in zip(self.optimizer.param_groups, self.groups, strict=True):
             factor = learning_rate_factor(step, warmup_steps=group.warmup_steps, half_life_steps=group.half_life_steps)
             entry["lr"] = group.learning_rate * factor * rate_factor
-        is_finite = total.isfinite() & norm.isfinite()
+        is_finite = loss.isfinite() & norm.isfinite()
         self._found_inf.copy_(~is_finite)
         self.optimizer.step()
-        return StepResult(total, norm, parts, is_finite)
+        return StepResult(loss, norm, parts, is_finite)
 
     def options(self, step: int) -> dict[str, float]:
         """What the model is told at a step: `sigma`, and of a transformer model `tau`."""
@@ -145,11 +143,28 @@ class TrainStep:
             for group, entry in zip(self.groups, self.optimizer.param_groups, strict=True)
         }
 
+    def any_process(self, asks: bool) -> bool:
+        """Whether any process of the job says so; all are told the same, at the same step.
+
+        Raises:
+            RunError: if one of them died.
+        """
+        return any_process(asks, self._agreement)
+
     def own_stream(self) -> AbstractContextManager[None]:
         """Where the model drops out, it draws from torch's own stream: the caller gets it back as it was."""
         if not isinstance(self.plain_model, TransformerModel):
             return nullcontext()
         return torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [])
+
+    def _means(self, sums: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss over the whole batch, and its parts if there are several."""
+        if self.fabric.world_size > 1:
+            means = self.fabric.all_reduce(torch.stack(list(sums.values())), reduce_op="mean")
+            assert isinstance(means, Tensor)
+            sums = dict(zip(sums, means.unbind(), strict=True))
+        loss = sums.pop("")
+        return loss, sums if len(sums) > 1 else {}
 
     def _prepared(self, image: Tensor, step: int, positions: Sequence[int]) -> Tensor:
         """Images as the recipe changes and lays them out."""
