@@ -32,6 +32,7 @@ from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.interval import Interval
 from boqsa.training.log import Log, NoLog
 from boqsa.training.machine import changed_since_start, machine_facts
+from boqsa.training.processes import missing_each_other
 from boqsa.training.progress import RunProgress
 from boqsa.training.resume import LOCK, last_checkpoint, saved_training, state_of
 from boqsa.training.schedules import Plateau
@@ -61,7 +62,7 @@ def train(
 
     Raises:
         RunError: if the folder holds something else, a finished run or one of another recipe, or cannot be
-            made; or if the loss stops being a number.
+            made; if the loss stops being a number; or if another process of the job died.
         RecipeError: if the recipe does not fit together, the data, or the machine.
     """
     for data in filter(None, (train_data, validation_data)):
@@ -81,7 +82,7 @@ def train(
     ):
         if training.writes:
             training.begin(train_data, progress)
-        with training.step.own_stream():
+        with training.step.own_stream(), missing_each_other():
             return training.run_steps(train_data, validation_data, progress, stop)
 
 
