@@ -10,11 +10,13 @@ belongs to a place in it, and gradients are averaged over equal shares.
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
 
 from boqsa.errors import RecipeError, RunError
 from boqsa.recipes import Recipe
@@ -106,19 +108,29 @@ def agreement_group(fabric: Fabric) -> "torch.distributed.ProcessGroup | None":
 
 
 def any_process(asks: bool, group: "torch.distributed.ProcessGroup | None") -> bool:
-    """Whether any process of the group asks; they wait for each other, and all are told the same.
-
-    Raises:
-        RunError: if one of them died.
-    """
+    """Whether any process of the group asks; they wait for each other, and all are told the same."""
     if group is None:
         return asks
     votes = torch.tensor(int(asks))
+    torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX, group=group)
+    return bool(votes)
+
+
+@contextmanager
+def missing_each_other() -> Iterator[None]:
+    """Say in one line that another process of the job died: any exchange with it may fail, in any of its words.
+
+    Raises:
+        RunError: in place of what gloo or NCCL raise.
+    """
     try:
-        torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX, group=group)
+        yield
     except RuntimeError as error:
+        words = str(error)
+        is_lost = isinstance(error, torch.distributed.DistError) or "gloo" in words or "NCCL" in words
+        if rank_and_count()[1] == 1 or not is_lost:
+            raise
         raise RunError(
-            f"another process of this job is gone ({str(error).splitlines()[0]}); its own message says why. "
+            f"another process of this job is gone ({words.splitlines()[0]}); its own message says why. "
             "Start the same command again: it goes on from the last checkpoint."
         ) from None
-    return bool(votes)

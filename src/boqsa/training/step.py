@@ -144,11 +144,7 @@ class TrainStep:
         }
 
     def any_process(self, asks: bool) -> bool:
-        """Whether any process of the job says so; all are told the same, at the same step.
-
-        Raises:
-            RunError: if one of them died.
-        """
+        """Whether any process of the job says so; all are told the same, at the same step."""
         return any_process(asks, self._agreement)
 
     def own_stream(self) -> AbstractContextManager[None]:

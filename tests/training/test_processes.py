@@ -1,0 +1,51 @@
+"""What torchrun and SLURM say in the environment."""
+
+import pytest
+
+from boqsa.errors import RecipeError
+from boqsa.training.processes import Processes, any_process, rank_and_count, started_processes
+
+NAMES = ("TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_JOB_NAME")
+NAMES += ("SLURM_NTASKS_PER_NODE", "SLURM_NNODES")
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ({}, Processes(1, 1)),
+        ({"TORCHELASTIC_RUN_ID": "7", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}, Processes(4, 2)),
+        (
+            {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2"},
+            Processes(4, 2),
+        ),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, Processes(1, 1)),
+        # sbatch without srun: the variables of the job stand there, but one process was started
+        ({"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2"}, Processes(1, 1)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_NAME": "interactive"}, Processes(1, 1)),
+    ],
+)
+def test_what_was_started(words: dict[str, str], expected: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in words.items():
+        monkeypatch.setenv(name, value)
+    found = started_processes()
+    assert found == expected
+    assert found.total == expected.per_node * expected.nodes
+
+
+def test_tasks_without_a_number_on_each_node_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    with pytest.raises(RecipeError, match=r"8 tasks.*--ntasks-per-node"):
+        started_processes()
+
+
+def test_alone() -> None:
+    assert rank_and_count() == (0, 1)
+    assert any_process(True, None)
+    assert not any_process(False, None)
