@@ -19,6 +19,7 @@ from boqsa.training.sweep import (
     SettingSummary,
     SlurmEngine,
     SlurmSettings,
+    Spread,
     SweepEnd,
     check_data,
     make_plan,
@@ -198,12 +199,11 @@ def _show_scores(results: Sequence[RunResult], settings: Sequence[SettingSummary
             [
                 setting.setting,
                 f"{len(setting.seeds)} of {setting.runs}",
-                *(str(getattr(setting, kind).get(name, "")) for name in names),
+                *(_spread(name, getattr(setting, kind).get(name)) for name in names),
             ]
             for setting in settings
         ]
-        spread = "mean ± sample standard deviation over seeds"
-        print_table(f"settings, {title}: {spread}", ("setting", "finished", *heads), means)
+        print_table(f"settings, {title} (mean ± sample std)", ("setting", "finished", *heads), means)
 
 
 _COLUMNS = {
@@ -218,11 +218,17 @@ _COLUMNS = {
 }
 """The scores that fit on a terminal; `--json` has all."""
 
+_LOSS_DIGITS = 5
+
 
 def _number(name: str, value: float | None) -> Any:
     if value is None:
         return ""
-    return f"{value:.5f}" if name == "loss" else value
+    return f"{value:.{_LOSS_DIGITS}f}" if name == "loss" else value
+
+
+def _spread(name: str, spread: Spread | None) -> str:
+    return "" if spread is None else spread.text(_LOSS_DIGITS if name == "loss" else 3)
 
 
 def _state(result: RunResult) -> str:

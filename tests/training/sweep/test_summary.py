@@ -39,12 +39,13 @@ def test_mean_and_sample_standard_deviation() -> None:
     spread = Spread.of([1.0, 2.0, 6.0])
     assert (spread.n, spread.mean) == (3, 3.0)
     assert spread.std == pytest.approx(7**0.5)  # (4 + 1 + 9) / 2
-    assert str(spread) == "3.000 ± 2.646"
+    assert spread.text() == "3.000 ± 2.646"
+    assert spread.text(5) == "3.00000 ± 2.64575"
 
 
 def test_one_run_has_no_spread() -> None:
     assert Spread.of([0.5]) == Spread(1, 0.5, None)
-    assert str(Spread.of([0.5])) == "0.500"
+    assert Spread.of([0.5]).text() == "0.500"
 
 
 def test_settings_keep_their_order_and_unfinished_runs_do_not_count(row: Row) -> None:

@@ -11,7 +11,7 @@ from boqsa.training.sweep.local import LocalEngine
 from boqsa.training.sweep.plan import PlannedRun, check_data, make_plan, read_plan, write_plan
 from boqsa.training.sweep.slurm import SlurmEngine, SlurmSettings
 from boqsa.training.sweep.state import RunState, state_of_planned
-from boqsa.training.sweep.summary import RunResult, SettingSummary, over_seeds, read_results
+from boqsa.training.sweep.summary import RunResult, SettingSummary, Spread, over_seeds, read_results
 
 __all__ = [
     "Engine",
@@ -23,6 +23,7 @@ __all__ = [
     "SettingSummary",
     "SlurmEngine",
     "SlurmSettings",
+    "Spread",
     "SweepEnd",
     "check_data",
     "make_plan",

@@ -53,8 +53,9 @@ class Spread:
         """Mean and sample standard deviation of at least one value."""
         return cls(len(values), statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
-    def __str__(self) -> str:
-        return f"{self.mean:.3f}" if self.std is None else f"{self.mean:.3f} ± {self.std:.3f}"
+    def text(self, digits: int = 3) -> str:
+        """As `0.838 ± 0.012`, with so many digits after the point."""
+        return f"{self.mean:.{digits}f}" if self.std is None else f"{self.mean:.{digits}f} ± {self.std:.{digits}f}"
 
 
 @dataclass(frozen=True, kw_only=True)
