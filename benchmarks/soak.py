@@ -85,6 +85,7 @@ class Soak:
         self.most_lost: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.different = self.runs = 0
+        self.counted = (0, 0)  # steps that had a row and that were saved, when lost ones were last counted
         self.largest = 0  # bytes of the largest file of a checkpoint
         generator = np.random.default_rng(0)
         splits = {
@@ -133,7 +134,11 @@ class Soak:
     def count_lost(self, run: Path, fault: str, allowed: int) -> None:
         """Steps that were made, and that the next process has to make again."""
         there = state_of(run)
-        lost = reached(run) - (there[0] if there is not None else 0)
+        now = reached(run), there[0] if there is not None else 0
+        if now == self.counted:  # dead again before it changed anything
+            return
+        self.counted = now
+        lost = now[0] - now[1]
         self.most_lost[fault] = max(self.most_lost[fault], lost)
         if lost > allowed:
             self.wrong.append(f"{fault}: {lost} steps were lost, {allowed} may be")
