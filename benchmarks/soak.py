@@ -4,7 +4,7 @@ Processes are killed and terminated at random moments, limits make their disk fu
 damaged between two of them. A run goes on until it is finished; then its weights, its other checkpoints and its log
 (but for times) must be those of the reference, and another run begins, until the time is over.
 
-    python benchmarks/soak.py --minutes 3 [--seed 1] [--keep FOLDER]
+    python benchmarks/soak.py --minutes 3 [--steps 240] [--seed 1] [--keep FOLDER]
 
 Prints how many faults were survived, how many steps were lost to them, and how many bytes were different at the end.
 Exit 0 if no run lost more than it may and no byte was different, else 1.
@@ -33,8 +33,9 @@ from boqsa.data.packing import write_packed
 from boqsa.errors import RunError
 from boqsa.inference.run import read_manifest
 from boqsa.training.log import read_log
+from boqsa.training.loop import state_of
 
-STEPS, EVERY = 240, 10
+EVERY = 10  # steps between checkpoints
 BUG = 70  # exit code of a process that ended with a traceback
 MARKS = {"kill": (-signal.SIGKILL,), "signal": (1, -signal.SIGTERM), "full disk": (2,), "damage": (0, -signal.SIGKILL)}
 """Exit codes by which a fault is known to have happened."""
@@ -50,7 +51,6 @@ FIELDS = {
     "model.decoder-channels": 8,
     "model.decoder-strides": 2,
     "train.threads": 1,
-    "train.steps": STEPS,
     "train.batch-size": 8,
     "train.warmup-steps": 4,
     "train.checkpoint-every": EVERY,
@@ -61,7 +61,9 @@ FIELDS = {
 
 def process(arguments: list[str], most_bytes: int | None, log: Path) -> None:
     """What runs in a process of its own: a command, on a disk where no file may be larger than that."""
-    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     if most_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
     try:
@@ -75,14 +77,15 @@ def process(arguments: list[str], most_bytes: int | None, log: Path) -> None:
 class Soak:
     """One run after another, and what happened to them."""
 
-    def __init__(self, folder: Path, chance: random.Random) -> None:
-        self.folder, self.chance = folder, chance
+    def __init__(self, folder: Path, steps: int, chance: random.Random) -> None:
+        self.folder, self.steps, self.chance = folder, steps, chance
         self.forks = multiprocessing.get_context("forkserver")
         self.forks.set_forkserver_preload(["boqsa.training", "boqsa.commands.train", "boqsa.commands.console"])
         self.survived: Counter[str] = Counter()
         self.most_lost: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.different = self.runs = 0
+        self.counted = (0, 0)  # steps that had a row and that were saved, when lost ones were last counted
         self.largest = 0  # bytes of the largest file of a checkpoint
         generator = np.random.default_rng(0)
         splits = {
@@ -96,7 +99,7 @@ class Soak:
         write_packed(folder / "packed", splits, task="multi-object", **words)
 
     def command(self, run: Path) -> list[str]:
-        fields = {"data.root": self.folder / "packed", **FIELDS}
+        fields = {"data.root": self.folder / "packed", "train.steps": self.steps, **FIELDS}
         typed = [part for name, value in fields.items() for part in (f"--{name}", str(value))]
         return ["train", "objectsroom_mixture_small", "--out", str(run), *typed]
 
@@ -112,27 +115,33 @@ class Soak:
         """Break a run until it is finished or the time is over; True if it is finished."""
         while time.monotonic() < until:
             fault = self.chance.choice(("kill", "kill", "kill", "signal", "full disk", "damage", "damage"))
-            before = reached(run)
-            allowed = EVERY
             if fault == "damage":
                 if not self.damage(run):
                     continue
-                allowed += EVERY  # that checkpoint is gone
+                self.count_lost(run, "damage", EVERY + EVERY)  # that checkpoint is gone
             code = self.let_it_run(run, fault)
             if code == BUG:
                 self.wrong.append(f"{fault}: a traceback, see {self.folder / 'stderr.txt'}")
                 return True
-            resumed = [row["step"] for row in read_log(run) if row["event"] in ("started", "resumed")]
-            if resumed:
-                lost = max(0, before - resumed[-1])
-                self.most_lost[fault] = max(self.most_lost[fault], lost)
-                if lost > allowed:
-                    self.wrong.append(f"{fault}: {lost} steps were lost, {allowed} may be")
+            if code != 0:
+                self.count_lost(run, "kill" if fault == "damage" else fault, EVERY)
             if code in MARKS[fault]:  # else the process was done before it came to that
                 self.survived[fault] += 1
             if any(row["event"] == "finished" for row in read_log(run)) and code == 0:
                 return True
         return False
+
+    def count_lost(self, run: Path, fault: str, allowed: int) -> None:
+        """Steps that were made, and that the next process has to make again."""
+        there = state_of(run)
+        now = reached(run), there[0] if there is not None else 0
+        if now == self.counted:  # dead again before it changed anything
+            return
+        self.counted = now
+        lost = now[0] - now[1]
+        self.most_lost[fault] = max(self.most_lost[fault], lost)
+        if lost > allowed:
+            self.wrong.append(f"{fault}: {lost} steps were lost, {allowed} may be")
 
     def let_it_run(self, run: Path, fault: str) -> int:
         """Start a process, do to it what is to be done, and give its exit code."""
@@ -140,7 +149,7 @@ class Soak:
         child = self.start(run, most_bytes)
         if fault in ("kill", "signal", "damage"):
             number = signal.SIGTERM if fault == "signal" else signal.SIGKILL
-            at = reached(run) + self.chance.randint(0, 5 * EVERY)
+            at = reached(run) + self.chance.randint(0, 3 * EVERY)
             patience = time.monotonic() + 60
             while child.is_alive() and reached(run) < at and time.monotonic() < patience:
                 time.sleep(0.002)
@@ -203,9 +212,9 @@ def rows(run: Path) -> list[dict[str, Any]]:
     ]
 
 
-def main(minutes: float, seed: int, folder: Path, say: Callable[..., None] = print) -> int:
+def main(minutes: float, steps: int, seed: int, folder: Path, say: Callable[..., None] = print) -> int:
     began = time.monotonic()
-    soak = Soak(folder, random.Random(seed))
+    soak = Soak(folder, steps, random.Random(seed))
     reference = folder / "reference"
     child = soak.forks.Process(target=process, args=(soak.command(reference), None, folder / "stderr.txt"))
     child.start()
@@ -214,7 +223,7 @@ def main(minutes: float, seed: int, folder: Path, say: Callable[..., None] = pri
         say(f"the reference run ended with {child.exitcode}; see {folder / 'stderr.txt'}")
         return 1
     soak.largest = max(path.stat().st_size for path in (reference / "checkpoints" / "last").iterdir())
-    say(f"reference: {STEPS} steps, a checkpoint every {EVERY}, seed {seed}", flush=True)
+    say(f"reference: {steps} steps, a checkpoint every {EVERY}, seed {seed}", flush=True)
     while time.monotonic() < began + minutes * 60:
         run = folder / f"run{soak.runs}"
         before = soak.survived.total()
@@ -244,11 +253,12 @@ def main(minutes: float, seed: int, folder: Path, say: Callable[..., None] = pri
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--steps", type=int, default=240, help="of each run; fewer where the machine is slow")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="new folder to work in, which stays; else a temporary one")
     chosen = parser.parse_args()
     if chosen.keep is not None:
         chosen.keep.mkdir(parents=True)
-        sys.exit(main(chosen.minutes, chosen.seed, chosen.keep))
+        sys.exit(main(chosen.minutes, chosen.steps, chosen.seed, chosen.keep))
     with tempfile.TemporaryDirectory() as temporary:
-        sys.exit(main(chosen.minutes, chosen.seed, Path(temporary)))
+        sys.exit(main(chosen.minutes, chosen.steps, chosen.seed, Path(temporary)))

@@ -17,7 +17,7 @@ from boqsa.errors import RunError
 from boqsa.inference.run import read_manifest
 from boqsa.recipes import Recipe
 from boqsa.training.log import Log, read_log
-from boqsa.training.loop import train
+from boqsa.training.loop import state_of, train
 
 OPERATIONS = ("mkdir", "fsync", "replace", "rename", "unlink", "rmdir")
 EVENTS = ("started", "step", "evaluation", "diagnostics", "finished")
@@ -103,7 +103,7 @@ def outcome(run: Path) -> tuple[list[dict[str, Any]], dict[str, tuple[int, bytes
     ]
     weights = {
         path.parent.name: (read_manifest(path.parent)["step"], path.read_bytes())
-        for path in (run / "checkpoints").glob("*/model.safetensors")
+        for path in (run / "checkpoints").glob("[!.]*/model.safetensors")
     }
     return rows, weights
 
@@ -139,11 +139,13 @@ def test_dead_at_every_operation_and_resumed(
         with mortal(Life(moment)), suppress(Dead):
             train(recipe, run, **both)
             pytest.fail("it was to die")
+        finished = (run / "recipe.json").exists() and state_of(run) == (3, 3)
         # A second death, while the first one is mended; where there was nothing left to do the run is finished.
         with mortal(Life(moment % 7)), suppress(Dead), suppress(RunError):
             train(recipe, run, **both)
         with suppress(RunError):
             train(recipe, run, **both)
         assert outcome(run) == whole, f"dead at operation {moment} of {operations}"
-        hidden = {path.name for path in run.rglob(".*")}
-        assert hidden <= {".lock"}, f"dead at operation {moment}: {hidden}"
+        # A run that died when all was written but the oldest checkpoint not deleted yet has nobody to do that.
+        allowed = {".previous-last-1"} if finished else set()
+        assert {path.name for path in run.rglob(".*")} <= allowed, f"dead at operation {moment}"
