@@ -33,6 +33,11 @@ from boqsa.recipes import EvaluateRecipe
 from boqsa.reports import main_masks
 from boqsa.training.diagnostics import Diagnostics
 from boqsa.training.draws import draw_noise
+from boqsa.training.stability import update_spectral_norm
+
+
+_STABILITY_IMAGES = 4
+"""Images that the spectral norm of the slot update is a mean over; it varies little between images."""
 
 
 class ImageSplit(Protocol):
@@ -96,7 +101,7 @@ def evaluate(
                 indices = np.arange(first, min(first + protocol.batch_size, count))
                 sample = split.batch(indices)
                 image = sample["image"].to(device)
-                output: Output = model(image, iterations=iterations, noise=_samples(model, indices, device))
+                output: Output = model(image, iterations=iterations, noise=samples(model, indices, device))
                 true = sample["mask"].to(device) if split.has_masks else None
                 unit = image.float() / 255
                 for name, value in output.losses.items():
@@ -110,6 +115,7 @@ def evaluate(
                             masks = attention_masks(output.attention, tuple(image.shape[-2:]))
                         for metric in metrics.values():
                             metric.update(masks, true)
+        spectral_norm = _spectral_norm(model, split, min(count, _STABILITY_IMAGES), iterations, device)
     finally:
         model.train(was_training)
     return {
@@ -119,8 +125,17 @@ def evaluate(
         **{source: _summary(metrics) for source, metrics in scores.items()},
         "reconstruction": reconstruction.compute(),
         **(tokens.compute() if tokens else {}),
-        "diagnostics": diagnostics.compute(),
+        "diagnostics": {**diagnostics.compute(), "update_spectral_norm": spectral_norm},
     }
+
+
+def _spectral_norm(
+    model: nn.Module, split: ImageSplit, count: int, iterations: int | None, device: torch.device | str
+) -> float | None:
+    """Of the slot update on the first `count` images; outside inference mode, which knows no derivatives."""
+    indices = np.arange(count)
+    image = split.batch(indices)["image"].to(device)
+    return update_spectral_norm(model, image, noise=samples(model, indices, device), iterations=iterations)
 
 
 class _Errors:
@@ -184,8 +199,8 @@ def _slot_information(model: TransformerModel, output: Output) -> float | None:
     return float(with_others - with_own)
 
 
-def _samples(model: nn.Module, indices: Int[np.ndarray, "B"], device: torch.device | str) -> Noise:
-    """What Gaussian slots start from; learned queries pay no attention to it, for sigma is 0."""
+def samples(model: nn.Module, indices: Int[np.ndarray, "B"], device: torch.device | str) -> Noise:
+    """What Gaussian slots of these images start from, the same each time; learned queries pay no attention to it."""
     shapes = model.noise_shapes()  # type: ignore[operator]  # every model has it, which nn.Module does not know
     noise = draw_noise(shapes, seed=0, step=0, positions=indices.tolist(), perturb_queries=True)
     return Noise(queries=None if noise.queries is None else noise.queries.to(device))

@@ -9,8 +9,8 @@ Notable choices:
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,15 @@ from boqsa.inference.load import build_model, model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE, checkpoint_folder, load_weights, read_recipe
 from boqsa.models.published import Model
 from boqsa.recipes import Recipe
+from boqsa.recipes.band import Band, expected_band
 from boqsa.training.checkpoint import save_checkpoint
-from boqsa.training.data import StepImages
+from boqsa.training.data import StepImages, data_identity
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.interval import Interval
 from boqsa.training.log import Log
 from boqsa.training.machine import changed_since_start, machine_facts
+from boqsa.training.pictures import draw_scenes
 from boqsa.training.progress import RunProgress
 from boqsa.training.resume import LOCK, last_checkpoint, saved_training, state_of
 from boqsa.training.schedules import Plateau
@@ -46,6 +48,7 @@ def train(
     *,
     train_data: PackedDataset,
     validation_data: PackedDataset | None = None,
+    log_to: Sequence[str] = (),
 ) -> bool:
     """Train a recipe into a run folder, or finish the run of that recipe that the folder holds.
 
@@ -54,6 +57,7 @@ def train(
         run: Folder to make, or of an unfinished run of the same recipe, which goes on exactly where it was.
         train_data: Split to train on.
         validation_data: Split to look at during training; None does without `best_*` checkpoints.
+        log_to: Where the log is shown beside `log.jsonl`: names of `boqsa.training.sinks.SINKS`.
 
     Returns:
         True if the run is finished, False if a signal stopped it; `checkpoints/last` can then be resumed.
@@ -62,6 +66,7 @@ def train(
         RunError: if the folder holds something else, a finished run or one of another recipe, or cannot be
             made; or if the loss stops being a number.
         RecipeError: if the recipe does not fit together, the data, or the machine.
+        InputError: if the package of one of `log_to` is not installed.
     """
     for data in filter(None, (train_data, validation_data)):
         _check_size(recipe, data)
@@ -70,34 +75,36 @@ def train(
             "train.patience counts evaluations, but there is no validation split; "
             "pass --train.patience 0, or prepare data with one."
         )
-    training = _Training(recipe, Path(run))
+    training = _Training(recipe, Path(run), log_to)
     training.require_same_data(train_data)
     with (
         training.holding_folder(),
         RunProgress(recipe.train.steps, training.start) as progress,
         stop_signals() as stop,
+        closing(training.log),
     ):
         training.begin(train_data, progress)
         with training.step.own_stream():
             return training.run_steps(train_data, validation_data, progress, stop)
 
 
-def check(recipe: Recipe, run: str | Path) -> None:
+def check(recipe: Recipe, run: str | Path, *, log_to: Sequence[str] = ()) -> None:
     """Raise what `train` would raise about recipe, machine and run folder, before any data is made."""
-    _Training(recipe, Path(run))
+    _Training(recipe, Path(run), log_to)
 
 
 class _Training:
     """One run: model, optimiser, counters, new or as the run folder has them. Making it writes nothing."""
 
-    def __init__(self, recipe: Recipe, run: Path) -> None:
+    def __init__(self, recipe: Recipe, run: Path, log_to: Sequence[str]) -> None:
         self.recipe, self.run = recipe, run
+        self.log = Log(run, log_to)
         self.saved = saved_training(recipe, run)
         self.step = TrainStep(recipe, _model(recipe, run, is_new=self.saved is None))
-        self.log = Log(run)
         self.start, self.seconds, self.best = 0, 0.0, dict[str, float]()
         self.interval = Interval(recipe.train.batch_size)
         self.plateau = Plateau()
+        self.band: Band | None = None
         if self.saved is not None:
             self.step.optimizer.load_state_dict(self.saved["optimizer"])
             self.start, self.seconds, self.best = (self.saved[name] for name in ("step", "seconds", "best"))
@@ -140,6 +147,10 @@ class _Training:
             write_text(run / RECIPE, replace(there, data=self.recipe.data).to_json())
         # Without a checkpoint nothing of an earlier attempt counts, its first row included.
         self.log.cut_after(self.start or -1)
+        self.log.open(self.recipe, self.start, progress.say)
+        self.band, why_none = expected_band(self.recipe, data_identity(self.recipe.data, fingerprint))
+        if self.band is None:
+            progress.say(why_none)
         machine = machine_facts(self.step.device)
         if not self.start:
             if not is_new:
@@ -209,6 +220,7 @@ class _Training:
             loss=self.interval.mean_loss,
             **{f"loss_{name}": value for name, value in self.interval.mean_parts.items()},
             gradient_norm=self.interval.last_norm,
+            query_gradient_norm=self.interval.last_query_norm,
             **self.step.rates(),
             **self.step.options(done - 1),
             images_per_second=round(self.interval.images_per_second, 1),
@@ -226,11 +238,15 @@ class _Training:
         state, warnings = verdict(numbers, step=done, warmup_steps=self.recipe.train.warmup_steps)
         self.log.append("evaluation", done, loss=scores["loss"], **labelled)
         self.log.append("diagnostics", done, verdict=state, warnings=warnings, **numbers)
+        if self.log.wants_pictures:
+            self.log.picture("masks", done, draw_scenes(self.step.plain_model, validation, 4, device=self.step.device))
         shown = [name for name in ("ari_fg", "msc_fg", "ari", "iou", "dice", "ap", "pq") if name in labelled]
         values = "".join(f"  {name} {labelled[name]:.3f}" for name in shown)
         progress.say(f"step {done}: held-out loss {scores['loss']:.5f}{values}  ({state})")
         for warning in warnings:
             progress.say(f"  {warning}")
+        if self.band is not None:
+            progress.say(f"  {self.band.standing(done, {'loss': scores['loss'], **labelled})}")
         before, self.plateau = self.plateau, self.plateau.after(scores["loss"], patience=self.recipe.train.patience)
         if self.plateau.factor != before.factor:
             progress.say(f"  no lower held-out loss for {self.recipe.train.patience} evaluations: rates are halved")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from boqsa.models import Noise, TransformerModel
 from boqsa.models.published import Model
 from boqsa.recipes import Recipe, TrainRecipe
+from boqsa.slots import LearnedQueries
 from boqsa.training.augment import augment
 from boqsa.training.draws import batch_indices, draw_crops, draw_gumbel, draw_noise, dropout_seed
 from boqsa.training.machine import accelerator, keep_freed_memory
@@ -50,6 +51,8 @@ class StepResult(NamedTuple):
     """Of the gradient, before clipping."""
     parts: dict[str, Tensor]
     """Parts of the loss, if it has several."""
+    query_norm: Float[Tensor, ""] | None = None
+    """Of the learned queries' gradient, before clipping; None without learned queries."""
 
 
 class TrainStep:
@@ -109,6 +112,7 @@ class TrainStep:
                 for name, value in output.losses.items():
                     parts[name] = parts.get(name, 0) + value.detach() / settings.accumulate
             del output, loss, noise, image  # or they would stand beside those of the next piece
+        query_norm = _query_norm(self.plain_model)
         norm = nn.utils.clip_grad_norm_(
             self.plain_model.parameters(),
             settings.clip_norm or float("inf"),  # clips nothing and still measures the norm
@@ -118,7 +122,7 @@ class TrainStep:
             factor = learning_rate_factor(step, warmup_steps=group.warmup_steps, half_life_steps=group.half_life_steps)
             entry["lr"] = group.learning_rate * factor * rate_factor
         self.optimizer.step()
-        return StepResult(total, norm, parts)
+        return StepResult(total, norm, parts, query_norm)
 
     def options(self, step: int) -> dict[str, float]:
         """What the model is told at a step: `sigma`, and of a transformer model `tau`."""
@@ -166,6 +170,15 @@ class TrainStep:
             )
             noise = noise._replace(gumbel_soft=soft, gumbel_hard=hard)
         return Noise(*(None if tensor is None else tensor.to(self.device) for tensor in noise))
+
+
+def _query_norm(model: Model) -> Float[Tensor, ""] | None:
+    """Norm of the gradient that reaches the learned queries; exactly 0 under `implicit`, which lets none through."""
+    queries = model.slot_encoder.queries
+    if not isinstance(queries, LearnedQueries):
+        return None
+    gradient = queries.weight.grad
+    return queries.weight.new_zeros(()) if gradient is None else gradient.norm()
 
 
 class _Group(NamedTuple):
