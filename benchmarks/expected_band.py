@@ -2,8 +2,8 @@
 
     python benchmarks/expected_band.py RUN RUN RUN
 
-The file goes where the package finds it, and is to be committed. A run needs its `recipe.json` and `log.jsonl` alone. For
-the built-in scenes the renderer must not have changed since the runs: its version is written beside the curves.
+The file goes where the package finds it, and is to be committed. A run needs its `recipe.json` and `log.jsonl` alone.
+For the built-in scenes the renderer must not have changed since the runs: its version is written beside the curves.
 """
 
 import argparse

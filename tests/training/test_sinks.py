@@ -2,9 +2,7 @@
 
 import importlib.util
 import json
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -46,7 +44,7 @@ class FakeWandb(ModuleType):
             finish=finish,
         )
 
-    def Image(self, picture: Image.Image) -> tuple[str, tuple[int, int]]:  # noqa: N802
+    def Image(self, picture: Image.Image) -> tuple[str, tuple[int, int]]:
         return "picture", picture.size
 
 
@@ -60,7 +58,14 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
 
 
 def test_numbers_of_rows_become_curves() -> None:
-    row = {"loss": 0.5, "dead_slots": 0, "slot_share": [0.25, 0.75], "verdict": "flat", "warnings": ["no"], "half": None}
+    row = {
+        "loss": 0.5,
+        "dead_slots": 0,
+        "slot_share": [0.25, 0.75],
+        "verdict": "flat",
+        "warnings": ["no"],
+        "half": None,
+    }
     assert scalars("diagnostics", row) == {
         "diagnostics/loss": 0.5,
         "diagnostics/dead_slots": 0.0,
@@ -73,7 +78,12 @@ def test_numbers_of_rows_become_curves() -> None:
 
 @pytest.mark.parametrize(("names", "message"), [(("comet",), "no log 'comet'"), (("wandb",), r"boqsa\[wandb\]")])
 def test_what_cannot_be_opened_is_said_before_anything_is_made(
-    tmp_path: Path, recipe: Recipe, train_data: Any, names: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    recipe: Recipe,
+    train_data: Any,
+    names: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sinks.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=message):
@@ -120,8 +130,12 @@ def test_a_sink_that_fails_is_said_once_and_the_run_goes_on(
         raise ConnectionError("the network is gone\nfor good")
 
     plain_init = wandb.init
-    wandb.init = fail if where == "init" else lambda **options: SimpleNamespace(  # type: ignore[method-assign]
-        **(vars(plain_init(**options)) | {where: fail})
+    wandb.init = (
+        fail
+        if where == "init"
+        else lambda **options: SimpleNamespace(  # type: ignore[method-assign]
+            **(vars(plain_init(**options)) | {where: fail})
+        )
     )
     assert train(recipe, tmp_path / "run", **both, log_to=["wandb"])
     assert [row["event"] for row in read_log(tmp_path / "run")][-1] == "finished"

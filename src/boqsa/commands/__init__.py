@@ -16,6 +16,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train", "Train a recipe, or go on with a run."),
     "evaluate": ("evaluate", "Score a run on a split, and write its report."),
     "transfer": ("transfer", "Score a run on other data sets, without training."),
+    "runs": ("runs", "Compare the runs below a folder in a table."),
+    "plot": ("plot", "Draw the learning curves of several runs together."),
     "segment": ("segment", "Split pictures into objects with a trained run."),
     "recipes": ("recipes", "List the recipes, or show one."),
     "data": ("data", "List, prepare, mimic, check and show data sets."),

@@ -1,13 +1,14 @@
-"""Expected bands: where the curves of a recipe lay over several of our own seeds, so that a run can say where it stands.
+"""Expected bands: where the curves of a recipe lay over several of our own seeds, so that a run can tell where it stands.
 
 `bands/NAME.json` beside this file holds the band of the recipe of that name: at each evaluation the lowest and the
-highest value that any seed had. It counts for that recipe alone, compared by `curve_hash`, and for the data that it was
-measured on. `benchmarks/expected_band.py` writes it from finished runs.
+highest value that any seed had. It counts for that recipe alone, compared by `curve_hash`, and for the data that it
+was measured on. `benchmarks/expected_band.py` writes it from finished runs.
 
-How tolerant: the lowest of three seeds is undercut by a fourth in one of four runs, though nothing is wrong. So the band
-is widened, on the side that is worse, by half its width, and by at least 0.03 of a score or a tenth of a loss, for few
-seeds can lie together by chance. And a run may be one evaluation late: where curves are steep, seeds differ in time more
-than in height. Of the six seeds of the demo, each judged by the other five, 6 in 100 evaluations are then called behind.
+How tolerant: the lowest of three seeds is undercut by a fourth in one of four runs, though nothing is wrong. So the
+band is widened, on the side that is worse, by half its width, and by at least 0.03 of a score or a tenth of a loss, for
+few seeds can lie together by chance. And a run may be one evaluation late: where curves are steep, seeds differ in time
+more than in height. Of the six seeds of the demo, each judged by the other five, 6 in 100 evaluations are then called
+behind.
 """
 
 import json
@@ -74,7 +75,7 @@ class Band:
             return []
         at = self.steps.index(step)
         found = []
-        for name, curve in self.curves.items():
+        for name in self.curves:
             value = values.get(name)
             if not isinstance(value, int | float):
                 continue
@@ -166,7 +167,7 @@ def make_band(runs: Sequence[tuple[Recipe, Sequence[Mapping[str, Any]]]], *, dat
             raise InputError(f"the run of seed {other.seed} is not finished, or was evaluated at other steps.")
     curves = {}
     for name in CURVES[recipe.evaluate.task]:
-        values = [[rows[step].get(name) for rows in evaluations] for step in steps]
+        values: list[list[Any]] = [[rows[step].get(name) for rows in evaluations] for step in steps]
         if all(isinstance(value, int | float) for at_step in values for value in at_step):
             curves[name] = Curve(
                 low=tuple(round(min(at_step), 6) for at_step in values),

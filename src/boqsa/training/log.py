@@ -1,7 +1,7 @@
 """The log of a run: one JSON object a line in `log.jsonl`, written at once, so that a killed run keeps it.
 
-The same rows, and pictures, go to the sinks that were asked for. `log.jsonl` is the truth and needs none of them: a sink
-that fails, as a network does, is left out from then on, and the run goes on.
+The same rows, and pictures, go to the sinks that were asked for. `log.jsonl` is the truth and needs none of them: a
+sink that fails, as a network does, is left out from then on, and the run goes on.
 """
 
 import json

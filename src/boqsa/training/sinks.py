@@ -2,7 +2,7 @@
 
 Notable choices:
 - A sink shows a run and decides nothing, so it is no field of a recipe: not in `recipe.json`, not in the hash.
-- Numbers of `step`, `evaluation` and `diagnostics` rows become curves, lists one curve an entry; other rows are no curves.
+- Numbers of `step`, `evaluation` and `diagnostics` rows become curves, lists one curve an entry; other rows do not.
 - A package that is missing is said before anything is made. What fails later is `Log`'s to bear.
 """
 

@@ -13,7 +13,6 @@ Shapes: B images, K slots, D slot size.
 """
 
 import copy
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -34,7 +33,7 @@ def update_spectral_norm(
     noise: Noise | None = None,
     iterations: int | None = None,
 ) -> float | None:
-    """Largest factor by which one more slot-attention step enlarges a small change of the final slots, mean over images.
+    """Largest factor by which one more step enlarges a small change of the final slots, mean over images.
 
     Args:
         model: With a `slot_encoder`, as every model of this package has; its training flag must be off.
@@ -70,12 +69,14 @@ def step_spectral_norms(
         return attention.step(prepared, slots)[0]
 
     _, transposed = torch.func.vjp(step, slots)
+    # J' u is linear in u, so its own transpose is J. torch.func.jvp would do, after compiling its rules for seconds.
+    _, forward = torch.func.vjp(lambda change: transposed(change)[0], torch.zeros_like(slots))
     generator = torch.Generator().manual_seed(0)
     direction = torch.randn(slots.shape[1:], generator=generator, dtype=slots.dtype).expand_as(slots)
     norms = torch.zeros(len(slots), dtype=slots.dtype)
     for _ in range(ITERATIONS):
         direction = direction / direction.flatten(1).norm(dim=1).clamp_min(1e-300)[:, None, None]
-        product: Any = torch.func.jvp(step, (slots,), (direction.contiguous(),))[1]
+        (product,) = forward(direction)
         norms = product.flatten(1).norm(dim=1)  # (B,)
         (direction,) = transposed(product)
     return norms
