@@ -45,35 +45,31 @@ def main(arguments: list[str]) -> int:
     if chosen.json:
         print_json([asdict(summary) for summary in shown])
         return 0
-    metrics = sorted({summary.metric for summary in shown if summary.metric is not None})
-    if chosen.sort in {name for summary in shown for name in summary.last} - {"loss", *metrics}:
-        metrics = [chosen.sort, *metrics]
-    heads = ["run", "recipe", "seed", "step", "state", "loss (best)", *(f"{name} (best)" for name in metrics)]
-    hidden = len(found) - len(shown)
-    title = f"{len(shown)} runs in {chosen.folder}" + (f", {hidden} not shown" if hidden else "")
-    rows = [_row(summary, metrics) for summary in shown]
-    print_table(title, [*heads, "verdict", "images/s"], rows, first_whole=True)
+    recipes = {summary.recipe for summary in shown if summary.recipe}
+    metrics = {name for summary in shown for name in summary.last} - {"loss", *(summary.metric for summary in shown)}
+    more = [chosen.sort] if chosen.sort in metrics else []
+    title = f"{len(shown)} runs" + (f" of {next(iter(recipes))}" if len(recipes) == 1 else "") + f" in {chosen.folder}"
+    if len(shown) < len(found):
+        title += f", {len(found) - len(shown)} not shown"
+    heads = ["run", "seed", "step", "state", "loss (best)", *more, "score (best)", "slots", "images/s"]
+    print_table(title, heads, [_row(summary, more) for summary in shown], first_whole=True, full_width=True)
     for summary in shown:
-        if summary.reason:
-            print(f"{summary.run}: {summary.reason}")
-    _show_differences(shown)
+        if line := _below(summary, name_recipe=len(recipes) > 1):
+            print(f"{summary.run}: {line}")
     return 0
 
 
-def _row(summary: "RunSummary", metrics: list[str]) -> list[Any]:
-    scores = [
-        _last_and_best(summary.last.get(name), summary.best_metric if name == summary.metric else None, digits=3)
-        for name in metrics
-    ]
+def _row(summary: "RunSummary", more: list[str]) -> list[Any]:
     of_all = "" if summary.steps in (None, summary.step) else f"/{summary.steps}"
+    score = summary.last.get(summary.metric or "")
     return [
         summary.run,
-        summary.recipe,
         "" if summary.seed is None else summary.seed,
         f"{summary.step}{of_all}",
         summary.state,
-        _last_and_best(summary.last.get("loss"), summary.best_loss, digits=5),
-        *scores,
+        _last_and_best(summary.last.get("loss"), summary.best_loss, digits=4),
+        *(summary.last.get(name, "") for name in more),
+        "" if score is None else f"{summary.metric} {_last_and_best(score, summary.best_metric, digits=3)}",
         summary.verdict or "",
         "" if summary.images_per_second is None else round(summary.images_per_second),
     ]
@@ -85,8 +81,12 @@ def _last_and_best(last: float | None, best: float | None, *, digits: int) -> st
     return f"{last:.{digits}f}" + ("" if best is None else f" ({best:.{digits}f})")
 
 
-def _show_differences(shown: "list[RunSummary]") -> None:
-    """Below the table, for recipes are too long for columns: what sets the runs of a recipe of one name apart."""
-    for summary in shown:
-        if summary.differs:
-            print(f"{summary.run}: {', '.join(f'{name} {value}' for name, value in summary.differs.items())}")
+def _below(summary: "RunSummary", *, name_recipe: bool) -> str:
+    """What is too long for a column: why a run is damaged, its recipe, and what sets it apart."""
+    parts = [summary.reason] if summary.reason else []
+    parts += [summary.recipe] if name_recipe and summary.recipe else []
+    return ", ".join([*parts, *(f"{name} {_short(value)}" for name, value in summary.differs.items())])
+
+
+def _short(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,4 +1,4 @@
-"""Expected bands: where the curves of a recipe lay over several of our own seeds, so that a run can tell where it stands.
+"""Expected bands: where the curves of a recipe lay over several of our own seeds, so that a run knows where it stands.
 
 `bands/NAME.json` beside this file holds the band of the recipe of that name: at each evaluation the lowest and the
 highest value that any seed had. It counts for that recipe alone, compared by `curve_hash`, and for the data that it

@@ -35,8 +35,8 @@ from boqsa.training.diagnostics import Diagnostics
 from boqsa.training.draws import draw_noise
 from boqsa.training.stability import update_spectral_norm
 
-_STABILITY_IMAGES = 4
-"""Images that the spectral norm of the slot update is a mean over; it varies little between images."""
+_STABILITY_IMAGES = 8
+"""Images that the spectral norm of the slot update is a mean over, always the first ones: it differs between images."""
 
 
 class ImageSplit(Protocol):

@@ -23,8 +23,8 @@ from boqsa.training.resume import LOCK, last_checkpoint, state_of
 
 State = Literal["finished", "running", "stopped", "diverged", "damaged"]
 
-_PLACE = ("name", "seed", "data.root", "train.device", "train.threads")
-"""Fields that are never a difference: those with a column of their own, and those that say where a run was computed."""
+_PLACE = ("name", "seed", "data.root", "train.device", "train.threads", "train.log_every")
+"""Fields that are never a difference: those with a place of their own in the table, and those that decide nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,9 @@ def open_sink(name: str, run: Path, *, recipe: Recipe, start: int) -> Sink:
         start: Finished steps: 0, or where the run is resumed. What a killed process showed past it is hidden, where
             the sink can.
     """
-    return {"tensorboard": TensorBoardSink, "wandb": WandbSink}[name](run, recipe=recipe, start=start)
+    if name == "tensorboard":
+        return TensorBoardSink(run, recipe=recipe, start=start)
+    return WandbSink(run, recipe=recipe, start=start)
 
 
 def scalars(event: str, values: Mapping[str, Any]) -> dict[str, float]:
@@ -97,24 +99,24 @@ class TensorBoardSink:
         folder = run / TENSORBOARD
         # TensorBoard hides what earlier files hold from this step on: a killed process may have gone further.
         purge = start + 1 if folder.exists() else None
-        self._writer = SummaryWriter(str(folder), purge_step=purge)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(folder), purge_step=purge)
         if not start:
-            self._writer.add_text("recipe", f"```\n{recipe.to_json()}\n```", 0)  # type: ignore[no-untyped-call]
+            self._writer.add_text("recipe", f"```\n{recipe.to_json()}\n```", 0)
 
     def row(self, event: str, step: int, values: Mapping[str, Any]) -> None:
         """One point of each curve; seen at the latest after an evaluation."""
         for name, value in scalars(event, values).items():
-            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, step)
         if event != "step":
-            self._writer.flush()  # type: ignore[no-untyped-call]
+            self._writer.flush()
 
     def picture(self, name: str, step: int, picture: Image.Image) -> None:
         """A picture under its name; TensorBoard keeps some of all steps."""
-        self._writer.add_image(name, np.asarray(picture), step, dataformats="HWC")  # type: ignore[no-untyped-call]
+        self._writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
     def close(self) -> None:
         """Write what is still held back."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 class WandbSink:

@@ -68,9 +68,9 @@ def step_spectral_norms(
     def step(slots: Tensor) -> Tensor:
         return attention.step(prepared, slots)[0]
 
-    _, transposed = torch.func.vjp(step, slots)
+    transposed = torch.func.vjp(step, slots)[1]
     # J' u is linear in u, so its own transpose is J. torch.func.jvp would do, after compiling its rules for seconds.
-    _, forward = torch.func.vjp(lambda change: transposed(change)[0], torch.zeros_like(slots))
+    forward = torch.func.vjp(lambda change: transposed(change)[0], torch.zeros_like(slots))[1]
     generator = torch.Generator().manual_seed(0)
     direction = torch.randn(slots.shape[1:], generator=generator, dtype=slots.dtype).expand_as(slots)
     norms = torch.zeros(len(slots), dtype=slots.dtype)
