@@ -15,6 +15,7 @@ from boqsa.models import MixtureModel, TransformerModel
 from boqsa.recipes import EvaluateRecipe, Recipe
 from boqsa.training import evaluate
 from boqsa.training.evaluation import attention_masks, headline
+from boqsa.training.stability import update_spectral_norm
 
 
 @pytest.fixture
@@ -91,6 +92,13 @@ def test_batch_size_and_history_do_not_matter(
     assert headline(ones) == pytest.approx(headline(all_at_once), abs=1e-12)
     assert ones["loss"] == pytest.approx(all_at_once["loss"], rel=1e-5)
     assert ones["diagnostics"]["query_cosine"] == pytest.approx(all_at_once["diagnostics"]["query_cosine"], abs=1e-6)
+
+
+def test_the_spectral_norm_is_that_of_the_first_eight_images(
+    model: MixtureModel, validation_data: PackedDataset, recipe: Recipe
+) -> None:
+    found = evaluate(model, validation_data, recipe.evaluate)["diagnostics"]["update_spectral_norm"]
+    assert found == update_spectral_norm(model.eval(), validation_data.batch(range(8))["image"])
 
 
 def test_limit_takes_the_first_images(model: MixtureModel, validation_data: PackedDataset, recipe: Recipe) -> None:
