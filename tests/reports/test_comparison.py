@@ -43,7 +43,7 @@ def test_each_run_has_its_colour_and_the_band_is_grey() -> None:
     band = {"ari_fg": ExpectedRange((10, 50), (0.1, 0.2), (0.3, 0.4))}
     with_band = pixels(compared_curves({"run": log(0.5)}, ["ari_fg"], bands=band))
     assert (with_band == 0xD9).all(axis=-1).sum() > 1000
-    assert (pixels(compared_curves({"run": log(0.5)}, ["ari_fg"])) == 0xD9).all(axis=-1).sum() == 0
+    assert (pixels(compared_curves({"run": log(0.5)}, ["ari_fg"])) == 0xD9).all(axis=-1).sum() < 100  # of letters
 
 
 def test_more_runs_than_colours_differ_in_their_lines() -> None:

@@ -161,7 +161,7 @@ DIAGNOSTICS = {
     "update_spectral_norm": Explanation(
         "Stretch of one more step",
         "How much one more step of slot attention can enlarge a small change of the final slots: its spectral norm.",
-        "below 1 the slots have settled; above 1 some change still grows",
+        "below 1 every change shrinks; above 1 is usual and no fault",
     ),
     "query_gradient_norm": Explanation(
         "Gradient of the queries",

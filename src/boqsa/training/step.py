@@ -174,7 +174,7 @@ class TrainStep:
 
 def _query_norm(model: Model) -> Float[Tensor, ""] | None:
     """Norm of the gradient that reaches the learned queries; exactly 0 under `implicit`, which lets none through."""
-    queries = model.slot_encoder.queries
+    queries = getattr(getattr(model, "slot_encoder", None), "queries", None)
     if not isinstance(queries, LearnedQueries):
         return None
     gradient = queries.weight.grad
