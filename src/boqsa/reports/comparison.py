@@ -81,6 +81,7 @@ def compared_curves(
     legend_rows = math.ceil((len(logs) + bool(bands)) / in_row)
     figure = Figure(figsize=(across * _PANEL[0], down * _PANEL[1] + legend_rows * _LEGEND_ROW), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False)
+    end = max(float(steps.max(initial=0)) for by_run in curves.values() for steps, _ in by_run.values())
     lines: dict[str, Any] = {}
     for axes, name in zip(grid.flat, metrics, strict=False):
         style_axes(axes, "step", _title(name))
@@ -98,6 +99,7 @@ def compared_curves(
                 marker="o" if 0 < len(steps) < 3 else None,  # a line through one point is no line
                 markersize=4,
             )[0]
+        axes.set_xlim(0, max(end, 1) * 1.02)  # the same in all panels
         _scale(axes, name, [values for _, values in curves[name].values()])
     for axes in list(grid.flat)[len(metrics) :]:
         axes.set_visible(False)
@@ -157,6 +159,6 @@ def _scale(axes: Any, name: str, values: Sequence[NDArray[np.float64]]) -> None:
     """Losses on a logarithmic axis; scores, which end at 1, from 0."""
     everything = np.concatenate(values)
     if name in (TRAINING_LOSS, HELD_OUT_LOSS) and (everything > 0).all():
-        plain_log_scale(axes)
+        plain_log_scale(axes, decades=math.log10(everything.max() / everything.min()))
     elif name in SCORE_STYLES:
         axes.set_ylim(min(0.0, float(everything.min())), 1.0)

@@ -144,12 +144,13 @@ def style_axes(axes: Any, x: str, y: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def plain_log_scale(axes: Any) -> None:
-    """A logarithmic axis with ticks at 1, 2 and 5 in plain numbers: most losses stay within two decades."""
+def plain_log_scale(axes: Any, *, decades: float = 2) -> None:
+    """A logarithmic axis with ticks in plain numbers: at 1, 2 and 5, for most losses stay within two decades, and at 1
+    alone where the values span more than three."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades <= 3 else (1.0,)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter("{x:g}")
 
