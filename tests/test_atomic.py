@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from boqsa.atomic import atomic_file, atomic_folder, one_process, recover_folder, write_text
+from boqsa.atomic import atomic_file, atomic_folder, is_held, one_process, recover_folder, write_text
 from boqsa.errors import InputError
 
 OLD = {"one": "old", "inner/two": "old"}
@@ -191,6 +191,17 @@ def test_a_lock_keeps_others_out_until_its_process_dies(tmp_path: Path) -> None:
             pass
     with pytest.raises(InputError, match="cannot write"), one_process(Path("/dev/null/.lock"), wait=False):
         pytest.fail("the body must not run")
+
+
+def test_asking_whether_a_lock_is_held_makes_no_file(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    assert not is_held(lock)
+    assert not lock.exists()
+    with one_process(lock, wait=False):
+        assert is_held(lock)
+    assert not is_held(lock)
+    with one_process(lock, wait=False):  # asking has left it free
+        pass
 
 
 def test_recovery_where_nothing_is(tmp_path: Path) -> None:

@@ -138,6 +138,21 @@ def one_process(lock: Path, *, wait: bool, busy: str = "") -> Iterator[None]:
         held.release()
 
 
+def is_held(lock: Path) -> bool:
+    """Whether a process holds the file `lock` of `one_process` now. No file is made; the answer may be old at once."""
+    if not lock.exists():
+        return False
+    probe = FileLock(lock)
+    try:
+        probe.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:
+        return False  # nobody here may lock it, so nobody here does
+    probe.release()
+    return False
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file so that it is either the old one or the new one, never half of it."""
     with atomic_file(path) as partial:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from boqsa.reports import loss_curve, score_curve, slot_colours, slot_use_bars
-from boqsa.reports.curves import _running_mean, series
+from boqsa.reports.curves import running_mean, series
 
 
 def read(png: bytes | None) -> np.ndarray:
@@ -60,8 +60,8 @@ def test_bars_of_missing_areas_are_none(areas: list[Any]) -> None:
     assert slot_use_bars(areas) is None
 
 
-def test_running_mean_by_hand() -> None:
-    np.testing.assert_allclose(_running_mean(np.array([1.0, 3.0, 5.0, 9.0])), [1.0, 2.0, 4.0, 7.0])
+def testrunning_mean_by_hand() -> None:
+    np.testing.assert_allclose(running_mean(np.array([1.0, 3.0, 5.0, 9.0])), [1.0, 2.0, 4.0, 7.0])
 
 
 def test_series_skips_rows_without_the_number() -> None:

@@ -153,6 +153,15 @@ def test_every_verdict_is_put_in_words(verdict: str) -> None:
     assert verdict in text.lower()
 
 
+def test_the_gradient_of_the_queries_is_that_of_the_last_row_of_training() -> None:
+    rows = [{"event": "step", "step": step, "loss": 1.0, "query_gradient_norm": 0.1 + step / 1000} for step in (1, 45)]
+    text = page(log=[*rows, {"event": "diagnostics", "step": 45, "update_spectral_norm": 7.125}]).text
+    assert "Gradient of the queries" in text
+    assert "0.145" in text
+    assert "Stretch of one more step" in text
+    assert "Gradient of the queries" not in page(log=[{"event": "step", "step": 1, "loss": 1.0}]).text
+
+
 def test_held_out_diagnostics_come_before_logged_ones() -> None:
     held_out = {**METRICS, "scores": {"last": {"diagnostics": {"position_information": 0.222}}}}
     text = page(metrics=held_out).text

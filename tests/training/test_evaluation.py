@@ -15,6 +15,7 @@ from boqsa.models import MixtureModel, TransformerModel
 from boqsa.recipes import EvaluateRecipe, Recipe
 from boqsa.training import evaluate
 from boqsa.training.evaluation import attention_masks, headline
+from boqsa.training.stability import update_spectral_norm
 
 
 @pytest.fixture
@@ -93,6 +94,13 @@ def test_batch_size_and_history_do_not_matter(
     assert ones["diagnostics"]["query_cosine"] == pytest.approx(all_at_once["diagnostics"]["query_cosine"], abs=1e-6)
 
 
+def test_the_spectral_norm_is_that_of_the_first_eight_images(
+    model: MixtureModel, validation_data: PackedDataset, recipe: Recipe
+) -> None:
+    found = evaluate(model, validation_data, recipe.evaluate)["diagnostics"]["update_spectral_norm"]
+    assert found == update_spectral_norm(model.eval(), validation_data.batch(range(8))["image"])
+
+
 def test_limit_takes_the_first_images(model: MixtureModel, validation_data: PackedDataset, recipe: Recipe) -> None:
     sample = validation_data.batch(range(7))
     first = evaluate(model, Images(sample["image"], sample["mask"]), recipe.evaluate)
@@ -145,7 +153,9 @@ def test_instances_protocol_scores_whole_objects(
     sample = validation_data.batch(range(len(validation_data)))
     owners = torch.nn.functional.one_hot(sample["mask"], 3).movedim(-1, 1)[:, :, None].float()  # (B, K, 1, H, W)
     forward, batches = model.forward, iter([owners[:1], *owners.split(INSTANCES.batch_size)])
-    monkeypatch.setattr(model, "forward", lambda image, **more: forward(image, **more)._replace(masks=next(batches)))
+    monkeypatch.setattr(
+        model, "forward", lambda image, **more: forward(image, **more)._replace(masks=next(batches, owners))
+    )
     found = headline(evaluate(model, validation_data, INSTANCES))
     objects = sum(len(mask.unique()) - 1 for mask in sample["mask"])
     assert found["ap"] == found["precision"] == found["recall"] == found["mbo"] == found["hungarian_iou"] == 1.0

@@ -23,6 +23,8 @@ from boqsa.errors import InputError, RecipeError, RunError
 from boqsa.inference.load import build_model, load
 from boqsa.inference.run import read_manifest, read_recipe
 from boqsa.recipes import Recipe
+from boqsa.recipes.band import Band, Curve
+from boqsa.training import loop as training_loop
 from boqsa.training import step as training_step
 from boqsa.training.evaluation import evaluate
 from boqsa.training.log import read_log
@@ -109,7 +111,7 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path, recipe: Recipe, both: dic
     assert step["learning_rate"] == 1e-3 * learning_rate_factor(5, warmup_steps=2, half_life_steps=50)
     assert step["sigma"] == query_sigma(5, sigma_steps=8)
     assert step["loss"] > 0
-    assert step["gradient_norm"] > 0
+    assert step["gradient_norm"] > step["query_gradient_norm"] > 0
     assert step["images_per_second"] > 0
     assert found[0]["threads"] == torch.get_num_threads()
 
@@ -201,6 +203,51 @@ def test_clipping_bounds_the_step_and_zero_turns_it_off(
     assert not identical(tmp_path / "0.0", tmp_path / "1e-09")
     # The row has the norm before clipping.
     assert rows(tmp_path / "1e-09", "step")[0]["gradient_norm"] > 1e-3
+
+
+def test_the_gradient_of_the_queries_is_measured_before_clipping(
+    tmp_path: Path, recipe: Recipe, changed: Change, both: dict
+) -> None:
+    for clip in (0.0, 1e-6):
+        short = changed(recipe, train={"clip_norm": clip, "steps": 1, "log_every": 1})
+        train(short, tmp_path / str(clip), **both)
+    free, clipped = (rows(tmp_path / str(clip), "step")[0] for clip in (0.0, 1e-6))
+    assert free["query_gradient_norm"] == clipped["query_gradient_norm"] > 1e-6
+
+
+@pytest.mark.parametrize(("model", "expected"), [({"gradient": "implicit"}, 0), ({"queries": "shared_gaussian"}, None)])
+def test_queries_that_get_no_gradient_and_slots_that_have_none(
+    *, tmp_path: Path, recipe: Recipe, changed: Change, both: dict, model: dict, expected: float | None
+) -> None:
+    train(changed(recipe, model=model, train={"steps": 1}), tmp_path / "run", **both)
+    assert rows(tmp_path / "run", "step")[0]["query_gradient_norm"] == expected
+
+
+def test_a_run_says_how_it_stands_in_the_band(
+    tmp_path: Path, recipe: Recipe, both: dict, monkeypatch: Any, capsys: Any
+) -> None:
+    """Twelve steps find nothing: the invented scores at step 6 are out of reach, at step 12 within it."""
+    curve = Curve(low=(0.98, -1.0), high=(0.99, 1.0))
+    band = Band(
+        recipe="tiny", recipe_hash="", data="", boqsa="", seeds=(1, 2, 3), steps=(6, 12), curves={"ari_fg": curve}
+    )
+    asked: list[str] = []
+
+    def invented(_: Recipe, data: str) -> tuple[Band, str]:
+        asked.append(data)
+        return band, ""
+
+    monkeypatch.setattr(training_loop, "expected_band", invented)
+    train(recipe, tmp_path / "run", **both)
+    err = capsys.readouterr().err
+    assert "expected 0.950 to 0.990 at this step): look at docs/collapsed.md" in err
+    assert err.count("on track, by seeds 1, 2, 3") == 1
+    assert asked == [both["train_data"].manifest.fingerprint]
+
+
+def test_a_run_without_a_band_says_so_once(tmp_path: Path, recipe: Recipe, both: dict, capsys: Any) -> None:
+    train(recipe, tmp_path / "run", **both)
+    assert capsys.readouterr().err.count("no band measured for tiny") == 1
 
 
 def test_the_first_step_of_a_warm_up_has_rate_zero(tmp_path: Path, recipe: Recipe, changed: Change, both: dict) -> None:

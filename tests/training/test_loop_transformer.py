@@ -167,7 +167,8 @@ def test_rows_have_both_rates_the_temperature_and_both_losses(
 
 def test_a_mixture_has_one_rate_and_no_temperature(tmp_path: Path, recipe: Recipe, both: dict) -> None:
     train(recipe, tmp_path / "run", **both)
-    assert set(rows(tmp_path / "run")[0]) == {"event", "step", "loss", "gradient_norm", "learning_rate", "sigma"}
+    own = {"loss", "gradient_norm", "query_gradient_norm", "learning_rate", "sigma"}
+    assert set(rows(tmp_path / "run")[0]) == {"event", "step", *own}
 
 
 def test_the_dvae_moves_while_the_rest_warms_up(

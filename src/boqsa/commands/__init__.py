@@ -17,6 +17,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("sweep", "Train recipes with several seeds and values, each in a process of its own."),
     "evaluate": ("evaluate", "Score a run on a split, and write its report."),
     "transfer": ("transfer", "Score a run on other data sets, without training."),
+    "runs": ("runs", "Compare the runs below a folder in a table."),
+    "plot": ("plot", "Draw the learning curves of several runs together."),
     "segment": ("segment", "Split pictures into objects with a trained run."),
     "recipes": ("recipes", "List the recipes, or show one."),
     "data": ("data", "List, prepare, mimic, check and show data sets."),

@@ -1,6 +1,7 @@
 """How every command reads its arguments and shows what it found: tyro in, rich tables or JSON out."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -30,11 +31,17 @@ def print_json(values: Any) -> None:
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, first_whole: bool = False
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    first_whole: bool = False,
+    full_width: bool = False,
 ) -> None:
     """A table on stdout; floats with three digits, numbers to the right.
 
-    On a narrow terminal the widest columns are broken; `first_whole` spares the first one.
+    On a narrow terminal the widest columns are broken; `first_whole` spares the first one. With `full_width`, lines
+    in a pipe or a file, which has no width, are as long as they need to be.
     """
     from rich.console import Console
     from rich.table import Table
@@ -45,4 +52,7 @@ def print_table(
         table.add_column(column, justify="right" if numeric else "left", no_wrap=first_whole and index == 0)
     for row in rows:
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
-    Console().print(table)
+    console = Console()
+    if full_width and not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    console.print(table)

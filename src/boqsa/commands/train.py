@@ -3,13 +3,15 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from boqsa.commands.arguments import parse, print_json
 from boqsa.errors import RecipeError, RunError
 from boqsa.recipes import Recipe, get_recipe
+
+LogTo = tuple[Literal["tensorboard", "wandb"], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,8 @@ class Train:
     out: Path
     """Run folder to make."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    log_to: LogTo = ()
+    """Where to show the run beside RUN/log.jsonl; decides no result and is no part of the recipe."""
     json: bool = False
     """Print the result as JSON on stdout; progress stays on stderr."""
 
@@ -36,6 +40,8 @@ class Resume:
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     allow_changes: bool = False
     """Go on although data or fields are another than the run began with; `log.jsonl` tells of it."""
+    log_to: LogTo = ()
+    """Where to show the run beside RUN/log.jsonl; not remembered from the first part."""
     json: bool = False
     """Print the result as JSON on stdout; progress stays on stderr."""
 
@@ -54,7 +60,7 @@ def main(arguments: list[str]) -> int:
     name, *rest = arguments
     default = Train(out=tyro.MISSING, recipe=get_recipe(name))
     chosen = parse(Train, rest, command=f"train {name}", default=default)
-    return _train(chosen.recipe, chosen.out, as_json=chosen.json)
+    return _train(chosen.recipe, chosen.out, log_to=chosen.log_to, as_json=chosen.json)
 
 
 def _resume(arguments: list[str]) -> int:
@@ -63,7 +69,9 @@ def _resume(arguments: list[str]) -> int:
     run = _named_run(arguments)
     default = Resume(resume=run, recipe=read_recipe(run))
     chosen = parse(Resume, arguments, command="train", default=default)
-    return _train(chosen.recipe, chosen.resume, as_json=chosen.json, allow_changes=chosen.allow_changes)
+    return _train(
+        chosen.recipe, chosen.resume, log_to=chosen.log_to, as_json=chosen.json, allow_changes=chosen.allow_changes
+    )
 
 
 def _named_run(arguments: list[str]) -> Path:
@@ -77,13 +85,14 @@ def _named_run(arguments: list[str]) -> Path:
     raise RunError("--resume needs a run folder, as in `boqsa train --resume RUN`.")
 
 
-def _train(recipe: Recipe, run: Path, *, as_json: bool, allow_changes: bool = False) -> int:
+def _train(recipe: Recipe, run: Path, *, log_to: LogTo, as_json: bool, allow_changes: bool = False) -> int:
     from boqsa.commands.console import rendering
     from boqsa.training.data import open_split, open_validation
     from boqsa.training.loop import check, state_of, train
     from boqsa.training.processes import rank_and_count
 
-    check(recipe, run, allow_changes=allow_changes)  # before scenes are rendered: what is refused makes no file
+    # Before scenes are rendered: what is refused makes no file.
+    check(recipe, run, allow_changes=allow_changes, log_to=log_to)
     with rendering() as progress:
         train_data = open_split(recipe.data, recipe.data.train_split, progress=progress)
     validation_data = open_validation(recipe.data)
@@ -93,7 +102,14 @@ def _train(recipe: Recipe, run: Path, *, as_json: bool, allow_changes: bool = Fa
             "training, and there will be no best_* checkpoints.",
             file=sys.stderr,
         )
-    finished = train(recipe, run, train_data=train_data, validation_data=validation_data, allow_changes=allow_changes)
+    finished = train(
+        recipe,
+        run,
+        train_data=train_data,
+        validation_data=validation_data,
+        allow_changes=allow_changes,
+        log_to=log_to,
+    )
     if rank_and_count()[0] > 0:  # the first process of a job speaks for all
         return 0 if finished else 1
     if as_json:
@@ -101,5 +117,30 @@ def _train(recipe: Recipe, run: Path, *, as_json: bool, allow_changes: bool = Fa
         step = done[0] if done else 0
         print_json({"run": str(run), "finished": finished, "step": step, "recipe_hash": recipe.hash})
     elif finished:
-        print(f"finished. Next: `boqsa evaluate {run}`, then `boqsa segment {run} PICTURE --out DIR`.")
+        _say_where_everything_lies(run)
     return 0 if finished else 1
+
+
+def _say_where_everything_lies(run: Path) -> None:
+    """What a finished run has left, and the commands that use it."""
+    import shlex
+
+    from boqsa.inference.run import CHECKPOINTS, MANIFEST, RECIPE
+    from boqsa.training.log import FILE
+    from boqsa.training.sinks import TENSORBOARD, WANDB
+
+    names = sorted(path.parent.name for path in (run / CHECKPOINTS).glob(f"[!.]*/{MANIFEST}"))
+    quoted = shlex.quote(str(run))
+    lines = [
+        ("log", run / FILE),
+        ("checkpoints", f"{run / CHECKPOINTS}: {', '.join(names)}"),
+        ("recipe", run / RECIPE),
+        *([("TensorBoard", f"tensorboard --logdir {quoted}")] if (run / TENSORBOARD).exists() else []),
+        *([("W&B", run / "wandb")] if (run / WANDB).exists() else []),
+        ("score it", f"boqsa evaluate {quoted}"),
+        ("its curves", f"boqsa plot {quoted}"),
+        ("use it", f"boqsa segment {quoted} PICTURE --out DIR"),
+    ]
+    print("finished.")
+    for title, what in lines:
+        print(f"  {title:<12} {what}")

@@ -364,13 +364,18 @@ class Recipe:
 
 def differences(one: Recipe, other: Recipe) -> list[str]:
     """The fields in which two recipes differ, each as `train.steps: 100 -> 200`."""
-    before, after = _flatten(asdict(one)), _flatten(asdict(other))
+    before, after = flat(one), flat(other)
     absent = object()  # recipes of two kinds of model do not have the same fields
     return [
         f"{name}: {before.get(name, 'absent')} -> {after.get(name, 'absent')}"
         for name in before | after
         if before.get(name, absent) != after.get(name, absent)
     ]
+
+
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Every field by its dotted name, as `train.steps`."""
+    return _flatten(asdict(recipe))
 
 
 def _hashed(section: Any) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from boqsa.reports.palette import slot_colours
 
 _BLUE, _ORANGE, _GREEN, _PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 _GREY = "#8a8a8a"
-_DOTS_AN_INCH = 160
+DOTS_AN_INCH = 160
 
-_SCORES = {
+SCORE_STYLES = {
     "ari_fg": ("ARI-FG", _BLUE, "o"),
     "msc_fg": ("MSC-FG", _ORANGE, "s"),
     "ari": ("ARI", _GREEN, "^"),
@@ -45,9 +45,9 @@ def loss_curve(log: Sequence[Mapping[str, Any]]) -> bytes | None:
         return None
     figure, axes = _figure("step", "training loss")
     axes.plot(steps, losses, color=_BLUE, alpha=0.3, linewidth=1, label="loss")
-    axes.plot(steps, _running_mean(losses), color=_BLUE, linewidth=2, label="running mean")
+    axes.plot(steps, running_mean(losses), color=_BLUE, linewidth=2, label="running mean")
     if (losses > 0).all():
-        _plain_log_scale(axes)
+        plain_log_scale(axes)
     schedules = [("learning_rate", "learning rate", "--"), ("sigma", "sigma", ":")]
     drawn = [(*series(rows, key), title, line) for key, title, line in schedules]
     drawn = [schedule for schedule in drawn if schedule[1].max(initial=0) > 0]
@@ -70,7 +70,7 @@ def score_curve(log: Sequence[Mapping[str, Any]]) -> bytes | None:
         PNG, or None where the log has no finite score.
     """
     rows = [row for row in log if row.get("event") == "evaluation"]
-    curves = [(series(rows, key), *style) for key, style in _SCORES.items()]
+    curves = [(series(rows, key), *style) for key, style in SCORE_STYLES.items()]
     curves = [curve for curve in curves if len(curve[0][0])]
     if not curves:
         return None
@@ -116,7 +116,7 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean over the last twentieth of the curve, fewer at its beginning, so that it never looks ahead."""
     window = max(2, len(values) // 20)
     sums = np.concatenate([[0.0], values.cumsum()])
@@ -131,20 +131,26 @@ def _figure(x: str, y: str) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(6.0, 3.6), layout="constrained")
     axes = figure.subplots()
+    style_axes(axes, x, y)
+    return figure, axes
+
+
+def style_axes(axes: Any, x: str, y: str) -> None:
+    """What all curves share: pale lines across, no frame above and to the right."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
-def _plain_log_scale(axes: Any) -> None:
-    """A logarithmic axis with ticks at 1, 2 and 5 in plain numbers: most losses stay within two decades."""
+def plain_log_scale(axes: Any, *, decades: float = 2) -> None:
+    """A logarithmic axis with ticks in plain numbers: at 1, 2 and 5, for most losses stay within two decades, and at 1
+    alone where the values span more than three."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades <= 3 else (1.0,)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter("{x:g}")
 
@@ -155,5 +161,5 @@ def _legend(figure: Any) -> None:
 
 def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DOTS_AN_INCH)  # Figure without pyplot draws with Agg
+    figure.savefig(buffer, format="png", dpi=DOTS_AN_INCH)  # Figure without pyplot draws with Agg
     return buffer.getvalue()

@@ -158,6 +158,16 @@ DIAGNOSTICS = {
         "Mean cosine between the slots before they look at the image.",
         "-1 to 1; near 1 is bad",
     ),
+    "update_spectral_norm": Explanation(
+        "Stretch of one more step",
+        "How much one more step of slot attention can enlarge a small change of the final slots: its spectral norm.",
+        "below 1 every change shrinks; above 1 is usual and no fault",
+    ),
+    "query_gradient_norm": Explanation(
+        "Gradient of the queries",
+        "Size of the gradient that reaches the learned queries, in the last step of training.",
+        "0: the queries do not learn",
+    ),
     "background_slots": Explanation(
         "Slots on the background",
         "How many slots hold a good part of the true background.",

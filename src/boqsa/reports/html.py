@@ -55,7 +55,7 @@ _HEADLINES = (
     *("ari_fg", "msc_fg", "ap", "pq", "iou", "dice", "border_iou", "fixed_iou", "ari", "background_in_two_slots"),
     *("precision", "recall"),
 )
-_ONLY_SOME = ("half_split", "slot_information")
+_ONLY_SOME = ("half_split", "slot_information", "update_spectral_norm", "query_gradient_norm")
 """Signs that many models do not have: left out, not shown as missing."""
 _CHECKPOINTS = {"last": "the last step", "best_loss": "the step with the lowest validation loss"}
 
@@ -276,9 +276,11 @@ def _curves(log: Sequence[Mapping[str, Any]]) -> str:
 
 def _diagnosis(metrics: Mapping[str, Any], log: Sequence[Mapping[str, Any]]) -> str:
     logged: Mapping[str, Any] = next((row for row in reversed(log) if row.get("event") == "diagnostics"), {})
+    trained: Mapping[str, Any] = next((row for row in reversed(log) if row.get("event") == "step"), {})
     measured = {**logged, **block(metrics, "scores", "last", "diagnostics")}
     if not measured:
         return "<p>Not measured.</p>"
+    measured["query_gradient_norm"] = trained.get("query_gradient_norm")  # of training: an evaluation has no gradient
     parts = []
     if (word := measured.get("verdict")) is not None:
         tone, sentence = VERDICTS.get(word, ("fair", str(word)))

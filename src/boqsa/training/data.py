@@ -8,7 +8,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from boqsa.data import PackedDataset
-from boqsa.data.builtin import builtin_scenes
+from boqsa.data.builtin import RENDERER, builtin_scenes
 from boqsa.data.scenes import SceneSettings
 from boqsa.errors import InputError, RecipeError
 from boqsa.recipes import DataRecipe
@@ -108,6 +108,14 @@ class StepImages:
     def __str__(self) -> str:
         where = f"all on {self._device}" if self.resident else "through the memory map"
         return f"{len(self._data)} images, {self._data.image_bytes / 1e6:.0f} MB, read {where}"
+
+
+def data_identity(data: DataRecipe, fingerprint: str) -> str:
+    """What tells whether two runs saw the same images: the fingerprint, or for built-in scenes the renderer's version.
+
+    The recipe says the rest of built-in scenes, and how they are packed does not matter.
+    """
+    return f"renderer {RENDERER}" if data.name == "scenes" else fingerprint
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -21,6 +21,8 @@ numbers do (spec 8.4 names the usual failures):
     background_slots       slots that own over 10 % of the true background, mean over images; None without
                            labels
     model                  "mixture" or "transformer": which advice fits
+
+Beside them stands `update_spectral_norm`, which is of the model rather than of its masks: see `stability`.
 """
 
 import math

@@ -39,6 +39,10 @@ from boqsa.reports import main_masks
 from boqsa.training.diagnostics import Diagnostics
 from boqsa.training.draws import draw_noise
 from boqsa.training.processes import rank_and_count
+from boqsa.training.stability import update_spectral_norm
+
+_STABILITY_IMAGES = 8
+"""Images that the spectral norm of the slot update is a mean over, always the first ones: it differs between images."""
 
 
 class ImageSplit(Protocol):
@@ -99,14 +103,14 @@ def evaluate(
     try:
         with torch.inference_mode():
             # The first image says what there is to add up, also where this process will have no batch of its own.
-            example: Output = model(split.batch([0])["image"].to(device), noise=_samples(model, np.arange(1), device))
+            example: Output = model(split.batch([0])["image"].to(device), noise=samples(model, np.arange(1), device))
             losses = {name: _BatchMean().to(device) for name in example.losses}
             diagnostics = Diagnostics.like(example).to(device)
             for first in range(rank * size, count, processes * size):
                 indices = np.arange(first, min(first + size, count))
                 sample = split.batch(indices)
                 image = sample["image"].to(device)
-                output: Output = model(image, iterations=iterations, noise=_samples(model, indices, device))
+                output: Output = model(image, iterations=iterations, noise=samples(model, indices, device))
                 true = sample["mask"].to(device) if split.has_masks else None
                 unit = image.float() / 255
                 for name, value in output.losses.items():
@@ -121,6 +125,7 @@ def evaluate(
                             masks = attention_masks(output.attention, tuple(image.shape[-2:]))
                         for metric in metrics.values():
                             metric.update(masks, true)
+        spectral_norm = _spectral_norm(model, split, min(count, _STABILITY_IMAGES), iterations, device)
     finally:
         model.train(was_training)
     means = {name: float(mean.compute()) for name, mean in losses.items()}
@@ -131,8 +136,17 @@ def evaluate(
         **{source: _summary(metrics) for source, metrics in scores.items()},
         "reconstruction": reconstruction.compute(),
         **(tokens.compute(count) if tokens else {}),
-        "diagnostics": diagnostics.compute(),
+        "diagnostics": {**diagnostics.compute(), "update_spectral_norm": spectral_norm},
     }
+
+
+def _spectral_norm(
+    model: nn.Module, split: ImageSplit, count: int, iterations: int | None, device: torch.device | str
+) -> float | None:
+    """Of the slot update on the first `count` images; outside inference mode, which knows no derivatives."""
+    indices = np.arange(count)
+    image = split.batch(indices)["image"].to(device)
+    return update_spectral_norm(model, image, noise=samples(model, indices, device), iterations=iterations)
 
 
 class _BatchMean(MeanOverImages):
@@ -222,8 +236,8 @@ def _slot_information(model: TransformerModel, output: Output) -> Float[Tensor, 
     return with_others - with_own
 
 
-def _samples(model: nn.Module, indices: Int[np.ndarray, "B"], device: torch.device | str) -> Noise:
-    """What Gaussian slots start from; learned queries pay no attention to it, for sigma is 0."""
+def samples(model: nn.Module, indices: Int[np.ndarray, "B"], device: torch.device | str) -> Noise:
+    """What Gaussian slots of these images start from, the same each time; learned queries pay no attention to it."""
     shapes = model.noise_shapes()  # type: ignore[operator]  # every model has it, which nn.Module does not know
     noise = draw_noise(shapes, seed=0, step=0, positions=indices.tolist(), perturb_queries=True)
     return Noise(queries=None if noise.queries is None else noise.queries.to(device))

@@ -27,12 +27,21 @@ class Interval:
         self._losses: list[Tensor] = [] if losses is None else list(losses.unbind())
         self._parts = {name: list(values.unbind()) for name, values in (parts or {}).items()}
         self._norms: list[Tensor] = []
+        self._query_norm: Tensor | None = None
         self._began = time.monotonic()
 
-    def add(self, loss: Tensor, norm: Tensor, parts: Mapping[str, Tensor] | None = None) -> None:
-        """Take in a step: its loss, the norm of its gradient, and the parts of the loss if it has several; scalars."""
+    def add(
+        self,
+        loss: Tensor,
+        norm: Tensor,
+        parts: Mapping[str, Tensor] | None = None,
+        query_norm: Tensor | None = None,
+    ) -> None:
+        """Take in a step: its loss, the norm of its gradient, the parts of the loss if it has several, and the norm of
+        the learned queries' gradient if there are any; scalars."""
         self._losses.append(loss)
         self._norms.append(norm)
+        self._query_norm = query_norm
         for name, value in (parts or {}).items():
             self._parts.setdefault(name, []).append(value)
 
@@ -65,6 +74,11 @@ class Interval:
     def last_norm(self) -> float:
         """Gradient norm of the last step, a number or not."""
         return float(self._norms[-1])
+
+    @property
+    def last_query_norm(self) -> float | None:
+        """Norm of the learned queries' gradient of the last step; None without learned queries."""
+        return None if self._query_norm is None else float(self._query_norm)
 
     @property
     def images_per_second(self) -> float:

@@ -1,12 +1,21 @@
-"""The log of a run: one JSON object a line in `log.jsonl`, written at once, so that a killed run keeps it."""
+"""The log of a run: one JSON object a line in `log.jsonl`, written at once, so that a killed run keeps it.
+
+The same rows, and pictures, go to the sinks that were asked for. `log.jsonl` is the truth and needs none of them: a
+sink that fails, as a network does, is left out from then on, and the run goes on.
+"""
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from boqsa.atomic import write_text
 from boqsa.plain import without_nan
+from boqsa.recipes import Recipe
+from boqsa.training.sinks import Sink, open_sink, require_sinks
 
 FILE = "log.jsonl"
 CHANGED = "changed"
@@ -14,16 +23,52 @@ CHANGED = "changed"
 
 
 class Log:
-    """Appends rows to RUN/log.jsonl. A row has an `event` and a `step`: finished optimiser steps."""
+    """Appends rows to RUN/log.jsonl. A row has an `event` and a `step`: finished optimiser steps.
 
-    def __init__(self, run: Path) -> None:
+    Args:
+        run: Run folder.
+        sinks: Names of `boqsa.training.sinks.SINKS`, which `open` opens.
+
+    Raises:
+        InputError: if a sink is unknown, or its package is not installed.
+    """
+
+    def __init__(self, run: Path, sinks: Sequence[str] = ()) -> None:
         self.path = run / FILE
+        self._names = tuple(dict.fromkeys(sinks))
+        self._sinks: dict[str, Sink] = {}
+        self._say: Callable[[str], None] = print
+        require_sinks(self._names)
+
+    def open(self, recipe: Recipe, start: int, say: Callable[[str], None]) -> None:
+        """Open the sinks of a run that goes on after `start` finished steps; `say` tells the user what fails."""
+        self._say = say
+        for name in self._names:
+            try:
+                self._sinks[name] = open_sink(name, self.path.parent, recipe=recipe, start=start)
+            except Exception as error:
+                self._leave_out(name, error)
 
     def append(self, event: str, step: int, **values: Any) -> None:
         """Add one row; it outlives the process when this returns. NaN, which JSON lacks, becomes null."""
         row = json.dumps(without_nan({"event": event, "step": step, **values}), allow_nan=False)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(row + "\n")
+        self._each(lambda sink: sink.row(event, step, values))
+
+    @property
+    def wants_pictures(self) -> bool:
+        """Whether a picture would be shown to anyone; drawing one costs time."""
+        return bool(self._sinks)
+
+    def picture(self, name: str, step: int, picture: Image.Image) -> None:
+        """Show an RGB picture in the sinks; `log.jsonl` has none."""
+        self._each(lambda sink: sink.picture(name, step, picture))
+
+    def close(self) -> None:
+        """End the sinks."""
+        self._each(lambda sink: sink.close())
+        self._sinks = {}
 
     def flush(self) -> None:
         """Have the rows on the disk: a checkpoint must not outlive the rows before it when the power goes."""
@@ -37,6 +82,18 @@ class Log:
         """
         rows = [row for row in read_log(self.path.parent) if row["step"] <= step or row["event"] == CHANGED]
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def _each(self, tell: Callable[[Sink], None]) -> None:
+        for name, sink in list(self._sinks.items()):
+            try:
+                tell(sink)
+            except Exception as error:  # anything: other people's code, other people's machines
+                del self._sinks[name]
+                self._leave_out(name, error)
+
+    def _leave_out(self, name: str, error: Exception) -> None:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        self._say(f"{name} failed ({reason}); the run goes on without it, {self.path} has every number")
 
 
 class NoLog(Log):

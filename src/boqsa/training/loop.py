@@ -10,8 +10,8 @@ Notable choices:
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,22 @@ from boqsa.inference.load import model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE, read_recipe, refuse_links
 from boqsa.models.published import Model
 from boqsa.recipes import Recipe
+from boqsa.recipes.band import Band, expected_band
 from boqsa.training.checkpoint import save_checkpoint, set_aside
-from boqsa.training.data import StepImages
+from boqsa.training.data import StepImages, data_identity
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.faults import told_in_words
 from boqsa.training.interval import Interval
 from boqsa.training.log import CHANGED, Log, NoLog
 from boqsa.training.machine import changed_since_start, machine_facts
+from boqsa.training.pictures import draw_scenes
 from boqsa.training.processes import missing_each_other
 from boqsa.training.progress import RunProgress
 from boqsa.training.resume import LOCK, changes_between, kept, saved_training, state_of
 from boqsa.training.schedules import Plateau
 from boqsa.training.signals import stop_signals
+from boqsa.training.sinks import require_sinks
 from boqsa.training.skipped import SkippedSteps
 from boqsa.training.start import check_data, starting_model
 from boqsa.training.step import TrainStep
@@ -53,6 +56,7 @@ def train(
     train_data: PackedDataset,
     validation_data: PackedDataset | None = None,
     allow_changes: bool = False,
+    log_to: Sequence[str] = (),
 ) -> bool:
     """Train a recipe into a run folder, or finish the run of that recipe that the folder holds.
 
@@ -63,6 +67,7 @@ def train(
         validation_data: Split to look at during training; None does without `best_*` checkpoints.
         allow_changes: Whether to go on although the data, or fields of the recipe that `CHANGEABLE` names, are not
             those that the run began with. The log tells of it.
+        log_to: Where the log is shown beside `log.jsonl`: names of `boqsa.training.sinks.SINKS`.
 
     Returns:
         True if the run is finished, False if a signal stopped it; `checkpoints/last` can then be resumed.
@@ -72,11 +77,12 @@ def train(
             made; if the loss stops being a number; if disk or memory do not suffice; or if another process of the
             job died.
         RecipeError: if the recipe does not fit together, the data, or the machine.
+        InputError: if the package of one of `log_to` is not installed.
     """
     check_data(recipe, train_data, validation_data)
     run = Path(run)
     with told_in_words(recipe, run):
-        training = _Training(recipe, run, allow_changes=allow_changes)
+        training = _Training(recipe, run, allow_changes=allow_changes, log_to=log_to)
     training.require_same_data(train_data)
     console = None if training.writes else Console(quiet=True)
     with (
@@ -84,6 +90,7 @@ def train(
         told_in_words(recipe, run),
         RunProgress(recipe.train.steps, training.start, console) as progress,
         stop_signals() as stop,
+        closing(training.log),
     ):
         if training.writes:
             training.begin(train_data, progress)
@@ -91,25 +98,27 @@ def train(
             return training.run_steps(train_data, validation_data, progress, stop)
 
 
-def check(recipe: Recipe, run: str | Path, *, allow_changes: bool = False) -> None:
+def check(recipe: Recipe, run: str | Path, *, allow_changes: bool = False, log_to: Sequence[str] = ()) -> None:
     """Raise what `train` would raise about recipe, machine and run folder, before any data is made."""
     with told_in_words(recipe, Path(run)):
-        _Training(recipe, Path(run), allow_changes=allow_changes)
+        _Training(recipe, Path(run), allow_changes=allow_changes, log_to=log_to)
 
 
 class _Training:
     """One run: model, optimiser, counters, new or as the run folder has them. Making it writes nothing."""
 
-    def __init__(self, recipe: Recipe, run: Path, *, allow_changes: bool = False) -> None:
+    def __init__(self, recipe: Recipe, run: Path, *, allow_changes: bool = False, log_to: Sequence[str] = ()) -> None:
         self.recipe, self.run, self.allow_changes = recipe, run, allow_changes
+        require_sinks(log_to)
         self.saved = saved_training(recipe, run, allow_changes=allow_changes)
         self.step = TrainStep(recipe, starting_model(recipe, None if self.saved is None else self.saved.folder))
         self.writes = self.step.fabric.is_global_zero
-        self.log = Log(run) if self.writes else NoLog(run)
+        self.log = Log(run, log_to) if self.writes else NoLog(run)
         self.start, self.seconds, self.best = 0, 0.0, dict[str, float]()
         self.interval = Interval(recipe.train.batch_size)
         self.skipped = SkippedSteps(self.step.device)
         self.plateau = Plateau()
+        self.band: Band | None = None
         if self.saved is not None:
             try:
                 self.restore(self.saved.trainer)
@@ -178,6 +187,10 @@ class _Training:
             recover_folder(run / CHECKPOINTS / name)
         # Without a checkpoint nothing of an earlier attempt counts, its first row included.
         self.log.cut_after(self.start or -1)
+        self.log.open(self.recipe, self.start, progress.say)
+        self.band, why_none = expected_band(self.recipe, data_identity(self.recipe.data, fingerprint))
+        if self.band is None:
+            progress.say(why_none)
         machine = machine_facts(self.step.device, processes=self.step.fabric.world_size)
         if not self.start:
             if not is_new:
@@ -216,7 +229,7 @@ class _Training:
         progress.say(str(images))
         for done in range(self.start + 1, settings.steps + 1):
             result = self.step(images, done - 1, rate_factor=self.plateau.factor)
-            self.interval.add(result.loss, result.norm, result.parts)
+            self.interval.add(result.loss, result.norm, result.parts, result.query_norm)
             self.skipped.add(result.is_finite)
             progress.step(done, loss=result.loss, images_per_second=self.interval.images_per_second)
 
@@ -286,6 +299,7 @@ class _Training:
             loss=self.interval.mean_loss,
             **{f"loss_{name}": value for name, value in self.interval.mean_parts.items()},
             gradient_norm=self.interval.last_norm,
+            query_gradient_norm=self.interval.last_query_norm,
             **self.step.rates(),
             **self.step.options(done - 1),
             images_per_second=round(self.interval.images_per_second, 1),
@@ -304,11 +318,15 @@ class _Training:
         state, warnings = verdict(numbers, step=done, warmup_steps=self.recipe.train.warmup_steps)
         self.log.append("evaluation", done, loss=scores["loss"], **labelled)
         self.log.append("diagnostics", done, verdict=state, warnings=warnings, **numbers)
+        if self.log.wants_pictures:
+            self.log.picture("masks", done, draw_scenes(self.step.plain_model, validation, 4, device=self.step.device))
         shown = [name for name in ("ari_fg", "msc_fg", "ari", "iou", "dice", "ap", "pq") if name in labelled]
         values = "".join(f"  {name} {labelled[name]:.3f}" for name in shown)
         progress.say(f"step {done}: held-out loss {scores['loss']:.5f}{values}  ({state})")
         for warning in warnings:
             progress.say(f"  {warning}")
+        if self.band is not None:
+            progress.say(f"  {self.band.standing(done, {'loss': scores['loss'], **labelled})}")
         before, self.plateau = self.plateau, self.plateau.after(scores["loss"], patience=self.recipe.train.patience)
         if self.plateau.factor != before.factor:
             progress.say(f"  no lower held-out loss for {self.recipe.train.patience} evaluations: rates are halved")

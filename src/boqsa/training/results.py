@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from boqsa.atomic import write_text
 from boqsa.data import PackedDataset
@@ -26,17 +25,16 @@ from boqsa.inference.run import (
     refuse_links,
     resumable_folders,
 )
-from boqsa.models import TransformerModel
-from boqsa.models.published import Model
 from boqsa.plain import without_nan
 from boqsa.recipes import DataRecipe, EvaluateRecipe, Recipe
-from boqsa.reports import save_png, segmentation_grid, write_report
+from boqsa.reports import save_png, write_report
 from boqsa.training.baseline import baselines
 from boqsa.training.data import open_split
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.log import read_log
 from boqsa.training.machine import machine_facts
+from boqsa.training.pictures import draw_scenes
 
 HEADLINE = (
     *("ari", "ari_fg", "msc_fg"),
@@ -138,7 +136,8 @@ def evaluate_run(
         "report": report,
     }
     write_text(run / f"metrics{name}.json", json.dumps(without_nan(metrics), indent=2))
-    picture = _picture(load(run, checkpoint=names["last"]), dataset, iterations=iterations, generates=generated > 0)
+    last = load(run, checkpoint=names["last"])
+    picture = draw_scenes(last, dataset, PICTURES, iterations=iterations, generates=generated > 0)
     (run / "pictures").mkdir(exist_ok=True)
     save_png(run / "pictures" / f"segmentation{name}.png", picture)
     title = "segmentation" if recipe.model.kind == "mixture" else f"segmentation_{recipe.model.kind}"
@@ -227,27 +226,6 @@ def _suffix(run: Path, recipe: Recipe, data: DataRecipe, dataset: PackedDataset,
     if iterations is not None:
         parts.append(f"iterations{iterations}")
     return "".join(f"_{part}" for part in parts)
-
-
-def _picture(model: Model, dataset: PackedDataset, *, iterations: int | None, generates: bool) -> Image.Image:
-    """The first images with what `last` makes of them; of a transformer model, also what its decoders make."""
-    sample = dataset.batch(range(min(PICTURES, len(dataset))))
-    with torch.inference_mode():
-        output = model(sample["image"], iterations=iterations)
-        more = {}
-        if isinstance(model, TransformerModel):
-            more = {"dVAE": output.reconstruction, "teacher-forced": model.teacher_forced(output).image}
-            if generates:
-                more["generated"] = model.generate(output.slots).image
-    return segmentation_grid(
-        sample["image"],
-        output.masks,
-        true=sample.get("mask"),
-        rows=PICTURES,
-        slot_reconstructions=output.slot_reconstructions,
-        reconstruction=None if more else output.reconstruction,
-        more=more,
-    )
 
 
 def next_steps(run: Path, recipe: Recipe) -> list[str]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from boqsa.models import Noise, TransformerModel
 from boqsa.models.published import Model
 from boqsa.recipes import Recipe, TrainRecipe
+from boqsa.slots import LearnedQueries
 from boqsa.training.augment import augment
 from boqsa.training.draws import batch_indices, draw_crops, draw_gumbel, draw_noise, dropout_seed
 from boqsa.training.machine import keep_freed_memory
@@ -48,6 +49,8 @@ class StepResult(NamedTuple):
     """Parts of the loss, if it has several."""
     is_finite: Bool[Tensor, ""]
     """Whether loss and norm are numbers; where one is not, the step was skipped."""
+    query_norm: Float[Tensor, ""] | None
+    """Of the learned queries' gradient, before clipping; None without learned queries."""
 
 
 class TrainStep:
@@ -114,6 +117,7 @@ class TrainStep:
                 sums[name] = sums.get(name, 0) + value.detach() / settings.accumulate
             del output, noise, image  # or they would stand beside those of the next piece
         loss, parts = self._means(sums)
+        query_norm = _query_norm(self.plain_model)
         norm = nn.utils.clip_grad_norm_(
             self.plain_model.parameters(),
             settings.clip_norm or float("inf"),  # clips nothing and still measures the norm
@@ -125,7 +129,7 @@ class TrainStep:
         is_finite = loss.isfinite() & norm.isfinite()
         self._found_inf.copy_(~is_finite)
         self.optimizer.step()
-        return StepResult(loss, norm, parts, is_finite)
+        return StepResult(loss, norm, parts, is_finite, query_norm)
 
     def options(self, step: int) -> dict[str, float]:
         """What the model is told at a step: `sigma`, and of a transformer model `tau`."""
@@ -186,6 +190,15 @@ class TrainStep:
             )
             noise = noise._replace(gumbel_soft=soft, gumbel_hard=hard)
         return Noise(*(None if tensor is None else tensor.to(self.device) for tensor in noise))
+
+
+def _query_norm(model: Model) -> Float[Tensor, ""] | None:
+    """Norm of the gradient that reaches the learned queries; exactly 0 under `implicit`, which lets none through."""
+    queries = getattr(getattr(model, "slot_encoder", None), "queries", None)
+    if not isinstance(queries, LearnedQueries):
+        return None
+    gradient = queries.weight.grad
+    return queries.weight.new_zeros(()) if gradient is None else gradient.norm()
 
 
 class _Group(NamedTuple):
