@@ -158,6 +158,9 @@ def _whole_checkpoints(run: Path) -> tuple[dict[str, str], dict[str, str]]:
     Raises:
         RunError: if there is none for `last`.
     """
+    none_yet = f"{run} has no checkpoint yet; go on with `boqsa train --resume {run}`."
+    if not checkpoint_names(run, older=True):
+        raise RunError(none_yet)
     whole: dict[str, str] = {}
     damaged: dict[str, str] = {}
     newest_first = [("last", path) for path in resumable_folders(run) if not path.name.startswith(".")]
@@ -174,7 +177,7 @@ def _whole_checkpoints(run: Path) -> tuple[dict[str, str], dict[str, str]]:
         if name in damaged:
             damaged[name] += f"; {folder.name}, of step {step}, is scored in its place"
     if "last" not in whole:
-        raise RunError(damaged.get("last", f"{run} has no checkpoint yet; go on with `boqsa train --resume {run}`."))
+        raise RunError(damaged.get("last", none_yet))
     return whole, damaged
 
 
