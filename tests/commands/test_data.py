@@ -224,7 +224,7 @@ def test_the_next_command_is_one_that_parses(packed: Path, name: str, size: int)
     default = Train(out=tyro.MISSING, recipe=RECIPES[arguments[2]]())
     recipe = parse(Train, arguments[3:], command="train", default=default).recipe
     assert (recipe.data.name, recipe.data.root, recipe.data.image_size) == (name, str(packed), size)
-    is_instances = name == "ycb" and size != 64  # its own recipes score whole objects
+    is_instances = name == "ycb" and size != 32  # its own recipes score whole objects
     assert recipe.evaluate.task == ("instances" if is_instances else task.replace("-", "_"))
 
 

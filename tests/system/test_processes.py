@@ -120,7 +120,8 @@ def transformer(arguments: list[str]) -> list[str]:
         del words[at : at + 2]
     words[words.index(dropped[0])] = "objectsroom_transformer_small"
     small = {"width": 16, "blocks": 1, "vocab-size": 16, "dvae-channels": 8, "dropout": 0}
-    return [*words, *(part for name, value in small.items() for part in (f"--model.{name}", str(value)))]
+    words += [part for name, value in small.items() for part in (f"--model.{name}", str(value))]
+    return [*words, "--train.clip-norm", "0", "--train.dvae.learning-rate", "3e-4"]
 
 
 @pytest.mark.system
@@ -132,20 +133,11 @@ def test_two_processes_one_and_accumulation_are_the_same_training(
 ) -> None:
     """Validation has 8 images: in batches of 3 the second process has a shorter share, in one of 8 it has none.
 
-    A token is an arg max, so that rounding can turn one into another, and the loss jumps by a thousandth. Of seeds 0
-    to 3 this happened to 0 and 1, at steps 27 and 46; before it, and on 2 and 3, losses agreed to 1e-6.
+    A token is an arg max, so that rounding can turn one of them into another, and the decoder's loss jumps by a
+    thousandth: on two of four seeds this happened within 50 steps. The dVAE learns nothing from the decoder where
+    gradients are not clipped together, so its loss must agree to the end, and the decoder's until then.
     """
-    more = [
-        "--seed",
-        "2",
-        *EVERY_STEP,
-        "--train.steps",
-        "50",
-        "--train.batch-size",
-        "16",
-        "--train.evaluate-every",
-        "25",
-    ]
+    more = [*EVERY_STEP, "--train.steps", "50", "--train.batch-size", "16", "--train.evaluate-every", "25"]
     more += ["--evaluate.batch-size", str(evaluated_at_a_time)]
 
     def arguments(name: str, *others: str) -> list[str]:
@@ -156,14 +148,20 @@ def test_two_processes_one_and_accumulation_are_the_same_training(
     assert main(arguments("pieces", "--train.accumulate", "4")) == 0
     assert codes(job(arguments("two"))) == [0, 0]
 
-    losses = {name: [row["loss"] for row in numbers(tmp_path / name, "step")] for name in ("one", "pieces", "two")}
+    found = {name: numbers(tmp_path / name, "step") for name in ("one", "pieces", "two")}
+    exact = "loss_dvae" if kind == "transformer" else "loss"
+    losses = {name: [row[exact] for row in rows] for name, rows in found.items()}
     assert len(losses["one"]) == 50
     assert losses["one"][-1] < 0.9 * losses["one"][0], "a loss that does not move would show nothing"
     for name in ("pieces", "two"):
         assert losses[name] == pytest.approx(losses["one"], rel=PROMISE), name
+        decoder = [(one["loss"], other["loss"]) for one, other in zip(found["one"], found[name], strict=True)]
+        parted = [step for step, (one, other) in enumerate(decoder) if not math.isclose(one, other, rel_tol=PROMISE)]
+        assert min(parted, default=50) >= 10, name
+        assert all(math.isclose(one, other, rel_tol=0.02) for one, other in decoder), name
     scores = [numbers(tmp_path / name, "evaluation", "diagnostics") for name in ("one", "two")]
     assert len(scores[0]) == 4
-    assert same(*scores, promise=1e-4), scores
+    assert same(*scores, promise=1e-4 if kind == "mixture" else 0.05), scores
 
 
 @pytest.mark.system

@@ -38,7 +38,7 @@ def test_two_fields_of_one_last_name_keep_their_sections() -> None:
 
 
 def test_a_name_never_leaves_the_folder() -> None:
-    (run,) = make_plan([replace(get_recipe("demo"), name="../../evil")], vary={"data.test_split": ["a/../../b"]})
+    (run,) = make_plan([replace(get_recipe("demo"), name="../../evil")], vary={"train.init_from": ["a/../../b"]})
     assert "/" not in run.name
     assert not run.name.startswith(".")
 
