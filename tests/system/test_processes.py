@@ -56,16 +56,17 @@ def forks() -> Any:
 
 @pytest.fixture
 def job(forks: Any, tmp_path: Path) -> Iterator[Callable[..., list[Any]]]:
-    """`job(arguments)` starts two processes of one job; what process r says is in `said-r`."""
+    """`job(arguments)` starts two processes of one job; what process r says is in `said-r`. `others` is what all but
+    the first are told instead."""
     started: list[Any] = []
 
-    def start(arguments: list[str], count: int = 2) -> list[Any]:
+    def start(arguments: list[str], *, others: list[str] | None = None, count: int = 2) -> list[Any]:
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
         processes = [
-            forks.Process(target=run_as, args=(environment(rank, count, port), arguments, tmp_path / f"said-{rank}"))
-            for rank in range(count)
+            forks.Process(target=run_as, args=(environment(rank, count, port), told, tmp_path / f"said-{rank}"))
+            for rank, told in enumerate([arguments, *[others or arguments] * (count - 1)])
         ]
         for process in processes:
             process.start()
@@ -206,6 +207,24 @@ def test_a_signal_to_one_process_stops_all_at_one_step(
     assert len(stopped) == 1
     assert "go on with" in (tmp_path / "said-0").read_text()
     assert (tmp_path / "said-1").read_text() == ""
+
+
+@pytest.mark.system
+def test_processes_that_see_other_checkpoints_are_refused(
+    job: Callable[..., list[Any]], train_arguments: Arguments, tmp_path: Path
+) -> None:
+    """As with a run folder on each node's own disk: here the second process has none."""
+    more = [*EVERY_STEP, "--train.steps", "8", "--train.checkpoint-every", "4", "--train.batch-size", "16"]
+    begun = train_arguments(tmp_path / "first", *more)
+    assert main([*begun[:-2], "--train.batch-size", "16", "--train.steps", "4"]) == 0
+    resume = ["train", "--resume", str(tmp_path / "first"), "--allow-changes", "--train.steps", "8"]
+    elsewhere = train_arguments(tmp_path / "second", *more)
+    assert codes(job(resume, others=elsewhere)) == [2, 2]
+    for rank in range(2):
+        said = (tmp_path / f"said-{rank}").read_text().replace("\n", " ")
+        assert "do not go on from the same step" in said
+        assert "Traceback" not in said
+    assert not any(row["event"] == "resumed" for row in read_log(tmp_path / "first"))
 
 
 @pytest.mark.system

@@ -41,6 +41,8 @@ def told_in_words(recipe: Recipe, run: Path, *, evaluating: bool = False) -> Ite
         raise RunError(
             f"the memory does not suffice: {memory_advice(recipe, run, evaluating=evaluating)} {_sentence(kept(run))}"
         ) from None
+    except BrokenPipeError:
+        raise  # nobody reads what is printed any more: nothing is wrong with the run
     except OSError as error:
         if error.errno == errno.ENOMEM:
             advice = memory_advice(recipe, run, evaluating=evaluating)

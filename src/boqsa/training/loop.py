@@ -81,11 +81,12 @@ def train(
     """
     check_data(recipe, train_data, validation_data)
     run = Path(run)
-    with told_in_words(recipe, run):
+    with told_in_words(recipe, run), missing_each_other():
         training = _Training(recipe, run, allow_changes=allow_changes, log_to=log_to)
     training.require_same_data(train_data)
     console = None if training.writes else Console(quiet=True)
     with (
+        missing_each_other(),
         training.holding_folder(),
         told_in_words(recipe, run),
         RunProgress(recipe.train.steps, training.start, console) as progress,
@@ -94,7 +95,7 @@ def train(
     ):
         if training.writes:
             training.begin(train_data, progress)
-        with training.step.own_stream(), missing_each_other():
+        with training.step.own_stream():
             return training.run_steps(train_data, validation_data, progress, stop)
 
 
@@ -152,7 +153,12 @@ class _Training:
     @contextmanager
     def holding_folder(self) -> Iterator[None]:
         """Make the run folder where there is none, and keep other jobs from training in it."""
-        self.step.fabric.barrier()  # every process of this job has read the folder before the first one changes it
+        # Here every process of this job has read the folder, and none has changed it.
+        if not self.step.all_have(self.start):
+            raise RunError(
+                f"the processes of this job do not go on from the same step of {self.run} (this one from "
+                f"{self.start}); give them one folder that all see alike, then start the same command again."
+            )
         if not self.writes:
             yield
             return
@@ -175,6 +181,8 @@ class _Training:
         for leftover in run.glob(".partial-*"):
             leftover.unlink()
         there = self.recipe if is_new else read_recipe(run)
+        # Without a checkpoint nothing of an earlier attempt counts, its first row included.
+        self.log.cut_after(self.start or -1)
         self.tell_changes(there, data, progress)
         # Device and threads stay those that the run began with; data that were moved must be found by `evaluate` too.
         own = replace(self.recipe.train, device=there.train.device, threads=there.train.threads)
@@ -185,8 +193,6 @@ class _Training:
         set_aside(run, None if self.saved is None else self.saved.folder)
         for name in ("best_loss", f"best_{self.recipe.evaluate.select_by}"):
             recover_folder(run / CHECKPOINTS / name)
-        # Without a checkpoint nothing of an earlier attempt counts, its first row included.
-        self.log.cut_after(self.start or -1)
         self.log.open(self.recipe, self.start, progress.say)
         self.band, why_none = expected_band(self.recipe, data_identity(self.recipe.data, fingerprint))
         if self.band is None:
@@ -241,7 +247,8 @@ class _Training:
             if not (to_log or to_evaluate or to_save):
                 continue
             self.require_finite(done)
-            self.require_folder(done, data, progress)
+            if self.writes:
+                self.require_folder(done, data, progress)
             if to_log:
                 self.log_step(done)
             with self.interval.paused():
@@ -257,6 +264,8 @@ class _Training:
             if stopping:
                 self.log.append("stopped", done, signal=stop[0].name if stop else "of another process")
                 progress.say(f"stopped at step {done}; go on with `boqsa train --resume {self.run}`")
+                # A launcher kills a job whose first process has left: all leave once the checkpoint is written.
+                self.step.any_process(False)
                 return False
         return True
 

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from boqsa.errors import RecipeError, RunError
@@ -52,7 +53,8 @@ def started_processes() -> Processes:
         return Processes(per_node, int(os.environ["WORLD_SIZE"]) // per_node)
     tasks = int(os.environ.get("SLURM_NTASKS", "1"))
     is_interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
-    if "SLURM_PROCID" not in os.environ or tasks == 1 or is_interactive:
+    # A batch script has the variables of its job, but only what `srun` starts is one of several.
+    if "SLURM_STEP_ID" not in os.environ or tasks == 1 or is_interactive:
         return Processes(1, 1)
     if "SLURM_NTASKS_PER_NODE" not in os.environ:
         raise RecipeError(
@@ -79,7 +81,8 @@ def join_processes(recipe: Recipe) -> Fabric:
         )
     precision = _PRECISION[settings.precision]
     if processes.total == 1:
-        return Fabric(accelerator=device, devices=1, precision=precision)
+        # Its own environment: inside a job of SLURM, Fabric would take this process for one of the job's tasks.
+        return Fabric(accelerator=device, devices=1, precision=precision, plugins=[LightningEnvironment()])
     strategy = DDPStrategy(
         gradient_as_bucket_view=True,  # one copy of the gradients instead of two
         find_unused_parameters=recipe.model.gradient == "implicit",  # it gives learned queries no gradient at all
@@ -114,6 +117,15 @@ def any_process(asks: bool, group: "torch.distributed.ProcessGroup | None") -> b
     votes = torch.tensor(int(asks))
     torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX, group=group)
     return bool(votes)
+
+
+def all_have(number: int, group: "torch.distributed.ProcessGroup | None") -> bool:
+    """Whether all processes of the group have the same number; they wait for each other, and all are told the same."""
+    if group is None:
+        return True
+    bounds = torch.tensor([number, -number])
+    torch.distributed.all_reduce(bounds, op=torch.distributed.ReduceOp.MAX, group=group)
+    return bool(bounds.sum() == 0)  # the largest is the smallest
 
 
 @contextmanager

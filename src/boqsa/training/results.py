@@ -93,6 +93,7 @@ def evaluate_run(
     began = time.monotonic()
     scores = {}
     for name, checkpoint in names.items():
+        step = read_manifest(run / CHECKPOINTS / checkpoint)["step"]  # before: a run that still trains replaces it
         model = load(run, checkpoint=checkpoint).to(device)
         scores[name] = evaluate(
             model,
@@ -102,7 +103,7 @@ def evaluate_run(
             generated=generated if name == "last" else 0,
             device=device,
         )
-        scores[name]["step"] = read_manifest(run / CHECKPOINTS / checkpoint)["step"]
+        scores[name]["step"] = step
     diagnostics = scores["last"]["diagnostics"]
     state, warnings = verdict(diagnostics, step=scores["last"]["step"], warmup_steps=recipe.train.warmup_steps)
     diagnostics |= {"verdict": state, "warnings": warnings}

@@ -25,7 +25,7 @@ from boqsa.slots import LearnedQueries
 from boqsa.training.augment import augment
 from boqsa.training.draws import batch_indices, draw_crops, draw_gumbel, draw_noise, dropout_seed
 from boqsa.training.machine import keep_freed_memory
-from boqsa.training.processes import agreement_group, any_process, join_processes
+from boqsa.training.processes import agreement_group, all_have, any_process, join_processes
 from boqsa.training.schedules import gumbel_tau, learning_rate_factor, query_sigma
 
 
@@ -150,6 +150,10 @@ class TrainStep:
     def any_process(self, asks: bool) -> bool:
         """Whether any process of the job says so; all are told the same, at the same step."""
         return any_process(asks, self._agreement)
+
+    def all_have(self, number: int) -> bool:
+        """Whether all processes of the job have the same number; they wait for each other."""
+        return all_have(number, self._agreement)
 
     def own_stream(self) -> AbstractContextManager[None]:
         """Where the model drops out, it draws from torch's own stream: the caller gets it back as it was."""

@@ -27,6 +27,10 @@ class _Place:
     """Its CUDA_VISIBLE_DEVICES, where there are GPUs."""
 
 
+_OF_A_JOB = ("SLURM_", "TORCHELASTIC_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+"""Variables that make a process one of several of a job, which no run of this engine is."""
+
+
 class LocalEngine:
     """Starts a process for each run, so many at a time.
 
@@ -57,7 +61,8 @@ class LocalEngine:
     def start(self, sweep: Path, run: PlannedRun, *, evaluate: bool) -> Job:
         """Start the process of a run; at most `at_once` at a time."""
         place = self._free.pop(0)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(run.recipe.train.threads or self.threads)}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_OF_A_JOB)}
+        environment["OMP_NUM_THREADS"] = str(run.recipe.train.threads or self.threads)
         if place.device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = place.device
         console = sweep / KEPT / "console" / f"{run.name}.txt"

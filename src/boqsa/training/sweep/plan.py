@@ -18,6 +18,7 @@ import torch
 from boqsa.atomic import one_process, write_text
 from boqsa.errors import InputError, RecipeError, RunError
 from boqsa.inference.load import build_model
+from boqsa.plain import read_json
 from boqsa.recipes import Recipe
 from boqsa.recipes.fields import with_fields
 from boqsa.recipes.recipe import differences
@@ -181,7 +182,7 @@ def read_plan(sweep: Path) -> list[PlannedRun]:
         raise InputError(f"{sweep} holds no {PLAN}; give the folder that --out of a sweep named.")
     damaged = f"{path} is damaged: {{}}; give the command of the sweep again, with another --out."
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["runs"]
+        rows = read_json(path)["runs"]
         runs = [
             PlannedRun(
                 name=row["name"], setting=str(row["setting"]), recipe=Recipe.from_json(json.dumps(row["recipe"]))
