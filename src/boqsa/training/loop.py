@@ -181,8 +181,9 @@ class _Training:
         for leftover in run.glob(".partial-*"):
             leftover.unlink()
         there = self.recipe if is_new else read_recipe(run)
-        # Without a checkpoint nothing of an earlier attempt counts, its first row included.
-        self.log.cut_after(self.start or -1)
+        if not is_new:  # in a new folder the recipe comes first: without one it is no run
+            # Without a checkpoint nothing of an earlier attempt counts, its first row included.
+            self.log.cut_after(self.start or -1)
         self.tell_changes(there, data, progress)
         # Device and threads stay those that the run began with; data that were moved must be found by `evaluate` too.
         own = replace(self.recipe.train, device=there.train.device, threads=there.train.threads)
