@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from boqsa.models import MixtureModel, Noise, TransformerModel
+from boqsa.inference.load import build_model
+from boqsa.models import MixtureModel, Noise
+from boqsa.recipes import Recipe
 from boqsa.slots import SlotAttention
 from boqsa.training.stability import step_spectral_norms, update_spectral_norm
 
@@ -78,21 +80,9 @@ def test_slots_that_are_samples_take_their_noise() -> None:
     assert update_spectral_norm(model, image, noise=noise[0]) != update_spectral_norm(model, image, noise=noise[1])
 
 
-def test_a_transformer_has_one_too() -> None:
+def test_a_transformer_has_one_too(transformer_recipe: Recipe) -> None:
     torch.manual_seed(0)
-    model = TransformerModel(
-        image_size=16,
-        num_slots=3,
-        slot_size=8,
-        mlp_size=16,
-        vocab_size=12,
-        width=16,
-        blocks=2,
-        heads=2,
-        encoder_channels=(4,),
-        encoder_strides=(1,),
-        iterations=2,
-    ).eval()
+    model = build_model(transformer_recipe).eval()
     assert (update_spectral_norm(model, torch.rand(2, 3, 16, 16)) or 0) > 0
 
 

@@ -106,7 +106,7 @@ _HOUR_TRANSFORMER = TrainRecipe(
     evaluate_every=1_000,
     log_every=50,
 )
-"""Some 75 minutes on one core. The dVAE's temperature ends at 0.5, not 0.1: in so few steps a colder one leaves a
+"""Over an hour on one core. The dVAE's temperature ends at 0.5, not 0.1: in so few steps a colder one leaves a
 handful of tokens in use. A rate three times as high finds things sooner and then loses them (docs/results.md)."""
 
 _SMALL_TRANSFORMER_SIZE = 64

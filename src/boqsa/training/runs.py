@@ -59,7 +59,8 @@ class RunSummary:
 
     def value(self, name: str) -> Any:
         """A column or a number of the last evaluation by its name, None where this run has none."""
-        return self.last.get(name, getattr(self, name, None))
+        own = getattr(self, name) if name in self.__dataclass_fields__ else None
+        return self.last.get(name, own)
 
 
 def find_runs(folder: str | Path) -> list[Path]:
