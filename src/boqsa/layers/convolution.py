@@ -4,7 +4,20 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import conv_transpose2d
+
+
+class TransposedConvolution(nn.ConvTranspose2d):
+    """`nn.ConvTranspose2d` that adds its bias apart: oneDNN's gradient of it takes as long as a small convolution."""
+
+    def forward(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D H W"]:  # type: ignore[override]
+        """Features of the next layer."""
+        grown = conv_transpose2d(features, self.weight, None, self.stride, self.padding, self.output_padding)
+        assert self.bias is not None
+        # Channels innermost, as in `PositionEmbedding`.
+        return (grown.permute(0, 2, 3, 1) + self.bias.to(grown.dtype)).permute(0, 3, 1, 2)
 
 
 class ConvolutionEncoder(nn.Sequential):
@@ -18,7 +31,7 @@ class ConvolutionEncoder(nn.Sequential):
     def __init__(self, channels: Sequence[int], strides: Sequence[int]) -> None:
         layers: list[nn.Module] = []
         for (inputs, outputs), stride in zip(pairwise([3, *channels]), strides, strict=True):
-            layers += [nn.Conv2d(inputs, outputs, kernel_size=5, stride=stride, padding=2), nn.ReLU()]
+            layers += [nn.Conv2d(inputs, outputs, kernel_size=5, stride=stride, padding=2), nn.ReLU(inplace=True)]
         super().__init__(*layers)
 
 
@@ -37,10 +50,10 @@ class ConvolutionDecoder(nn.Sequential):
         layers: list[nn.Module] = []
         for (before, after), stride in zip(pairwise([inputs, *channels]), strides, strict=True):
             layers += [
-                nn.ConvTranspose2d(before, after, kernel_size=5, stride=stride, padding=2, output_padding=stride - 1),
-                nn.ReLU(),
+                TransposedConvolution(before, after, 5, stride=stride, padding=2, output_padding=stride - 1),
+                nn.ReLU(inplace=True),
             ]
-        layers.append(nn.ConvTranspose2d(channels[-1], 4, kernel_size=3, stride=1, padding=1))
+        layers.append(TransposedConvolution(channels[-1], 4, 3, padding=1))
         super().__init__(*layers)
 
 

@@ -11,17 +11,18 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
+
+from boqsa.layers.dropout import Dropout, attention_with_dropout
 
 
 class Attention(nn.Module):
-    """Multi-head attention without biases, through PyTorch's fused kernels."""
+    """Multi-head attention without biases; fused, and with dropout on a CPU in strips."""
 
     def __init__(self, width: int, heads: int, dropout: float, gain: float) -> None:
         super().__init__()
         self.heads = heads
-        self.dropout = dropout
+        self.dropout = Dropout(dropout)
         self.to_queries = nn.Linear(width, width, bias=False)
         self.to_keys = nn.Linear(width, width, bias=False)
         self.to_values = nn.Linear(width, width, bias=False)
@@ -38,15 +39,15 @@ class Attention(nn.Module):
         self, inputs: Float[Tensor, "B L d"], keys: Tensor, values: Tensor, *, causal: bool = False
     ) -> Float[Tensor, "B L d"]:
         """What each input takes from the values; `causal` hides the positions after it."""
-        taken = scaled_dot_product_attention(
+        taken = attention_with_dropout(
             self._by_head(self.to_queries(inputs)),
             keys,
             values,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=causal,
+            probability=self.dropout.probability if self.training else 0.0,
+            causal=causal,
         )  # (B, G, L, e)
-        projected: Tensor = self.project(taken.transpose(1, 2).flatten(2))
-        return nn.functional.dropout(projected, self.dropout, self.training)
+        dropped: Tensor = self.dropout(self.project(taken.transpose(1, 2).flatten(2)))
+        return dropped
 
     def _by_head(self, vectors: Float[Tensor, "B M d"]) -> Float[Tensor, "B G M e"]:
         batch, count, width = vectors.shape
@@ -79,7 +80,7 @@ class Block(nn.Module):
         self.cross_attention = Attention(width, heads, dropout, gain)
         self.norm_feed_forward = nn.LayerNorm(width)
         widen, narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.feed_forward = nn.Sequential(widen, nn.ReLU(), narrow, nn.Dropout(dropout))
+        self.feed_forward = nn.Sequential(widen, nn.ReLU(inplace=True), narrow, Dropout(dropout))
         nn.init.kaiming_uniform_(widen.weight, nonlinearity="relu")
         nn.init.xavier_uniform_(narrow.weight, gain=gain)
         nn.init.zeros_(widen.bias)

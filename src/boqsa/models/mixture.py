@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from boqsa.layers.convolution import ConvolutionDecoder, ConvolutionEncoder, require_encoder, require_layers
 from boqsa.layers.position import PositionEmbedding
@@ -20,7 +22,7 @@ from boqsa.layers.slot_encoder import Queries, SlotEncoder
 from boqsa.models.image import scaled_image
 from boqsa.models.output import Noise, Output
 from boqsa.slots import Gradient
-from boqsa.slots.attention import EpsilonForm, InitialWeights
+from boqsa.slots.attention import EpsilonForm, InitialWeights, KeysAndValues
 from boqsa.slots.queries import Perturbation
 
 
@@ -50,7 +52,7 @@ class MixtureModel(
         queries: Where slots start (spec 1.7).
         gradient: How the backward pass sees the refinement (spec 1.6).
         perturbation: How noise enters learned queries.
-        epsilon, epsilon_form, drop_path, initial_weights: As in `SlotAttention`.
+        epsilon, epsilon_form, drop_path, initial_weights, keys_and_values: As in `SlotAttention`.
 
     Raises:
         ValueError: if sizes do not fit together; the message names the fields and the legal values.
@@ -75,6 +77,7 @@ class MixtureModel(
         epsilon_form: EpsilonForm = "sum",
         drop_path: float = 0.2,
         initial_weights: InitialWeights = "published",
+        keys_and_values: KeysAndValues = "folded",
     ) -> None:
         super().__init__()
         _check_sizes(image_size, encoder_channels, encoder_strides, decoder_channels, decoder_strides, decoder_grid)
@@ -101,6 +104,7 @@ class MixtureModel(
             epsilon_form=epsilon_form,
             drop_path=drop_path,
             initial_weights=initial_weights,
+            keys_and_values=keys_and_values,
         )
         self.decoder_position = PositionEmbedding(slot_size, decoder_grid, decoder_grid)
         self.decoder = ConvolutionDecoder(slot_size, decoder_channels, decoder_strides)
@@ -137,7 +141,12 @@ class MixtureModel(
             image.shape[0], sigma=sigma, noise=noise.queries, num_slots=num_slots, which_slots=which_slots
         )
         features = self.encoder_position(self.encoder(target))  # (B, C, h, w)
-        prepared = self.slot_encoder.prepare(features.flatten(2).mT)  # tokens (B, N, C)
+        tokens = features.flatten(2).mT  # (B, N, C)
+        if torch.is_grad_enabled():
+            # The feature MLP is a hundredth of the arithmetic and a tenth of the memory, so it is computed again.
+            prepared = checkpoint(self.slot_encoder.prepare, tokens, use_reentrant=False, preserve_rng_state=False)
+        else:
+            prepared = self.slot_encoder.prepare(tokens)
         slots, attention = self.slot_encoder(prepared, initial_slots, iterations=iterations, drop_path=noise.drop_path)
         slot_images, masks = self.decode(slots)
         reconstruction = (slot_images * masks).sum(dim=1)  # (B, 3, H, W)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from boqsa.layers.dropout import Dropout
 from boqsa.layers.transformer import Transformer
 
 
@@ -41,7 +42,7 @@ class TokenDecoder(nn.Module):
         self.length = length
         self.dictionary = nn.Embedding(vocab_size + 1, width)  # row 0 begins every sequence; token v is row v + 1
         self.positions = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1 + length, width)))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.project_slots = nn.Linear(slot_size, width, bias=False)
         self.transformer = Transformer(width, blocks, heads, dropout, recompute=recompute)
         self.head = nn.Linear(width, vocab_size, bias=False)

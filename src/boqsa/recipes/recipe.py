@@ -91,13 +91,15 @@ class MixtureRecipe:
     """Probability that a sample skips slot attention's MLP in training."""
     initial_weights: Literal["published", "torch"] = "published"
     """Initial weights of slot attention."""
+    keys_and_values: Literal["folded", "projected"] = field(default="folded", metadata=_ADDED_LATER)
+    """folded: slots are projected instead of tokens, so that no keys and values are kept; equal but for rounding."""
     kind: Literal["mixture"] = field(default="mixture", metadata=_ADDED_LATER)
     """Tells the models apart in JSON; a recipe has one kind for good, and without this field it is a mixture."""
 
     def __post_init__(self) -> None:
         for name in ("num_slots", "slot_size", "mlp_size", "decoder_grid", "iterations"):
             _at_least(self, name, 1)
-        for name in ("queries", "gradient", "perturbation", "epsilon_form", "initial_weights", "kind"):
+        for name in ("queries", "gradient", "perturbation", "epsilon_form", "initial_weights", "keys_and_values", "kind"):
             _one_of(self, name)
         for name in ("encoder_channels", "encoder_strides", "decoder_channels", "decoder_strides"):
             _each_at_least_one(self, name)

@@ -22,6 +22,9 @@ EpsilonForm = Literal["sum", "entry"]
 InitialWeights = Literal["published", "torch"]
 KeysAndValues = Literal["projected", "folded"]
 
+_GROUP = 256
+"""Folded tokens that are multiplied at a time: with few slots, one product over all of them waits for memory."""
+
 
 class KeysValues(NamedTuple):
     """What a step needs of the tokens; computed once, used by every step."""
@@ -153,15 +156,14 @@ class SlotAttention(nn.Module):
             slots = slots.to(self.to_keys.weight.dtype)
             queries = self.to_queries(self.norm_slots(slots))
             if isinstance(prepared, FoldedTokens):
-                keys = values = prepared.tokens
-                queries = queries @ self.to_keys.weight  # (B, K, C)
+                tokens = _in_groups(prepared.tokens)
+                logits = _match(queries @ self.to_keys.weight, tokens) / math.sqrt(self.slot_size)  # (B, K, N)
+                attention = logits.softmax(dim=1)
+                updates = self.to_values(_gather(self._weights(attention), tokens))  # (B, K, D)
             else:
-                keys, values = prepared
-            logits = queries @ keys.mT / math.sqrt(self.slot_size)  # (B, K, N)
-            attention = logits.softmax(dim=1)
-            updates = self._weights(attention) @ values  # (B, K, D), or (B, K, C) of folded tokens
-            if isinstance(prepared, FoldedTokens):
-                updates = self.to_values(updates)  # (B, K, D)
+                logits = queries @ prepared.keys.mT / math.sqrt(self.slot_size)  # (B, K, N)
+                attention = logits.softmax(dim=1)
+                updates = self._weights(attention) @ prepared.values  # (B, K, D)
 
             # The hidden state is the slot before its LayerNorm; nn.GRUCell wants (samples, size).
             hidden = self.gru(updates.flatten(0, 1), slots.flatten(0, 1)).view_as(slots)
@@ -189,6 +191,22 @@ class SlotAttention(nn.Module):
         nn.init.orthogonal_(self.gru.weight_hh)
         nn.init.zeros_(self.gru.bias_ih)
         nn.init.zeros_(self.gru.bias_hh)
+
+
+def _in_groups(tokens: Float[Tensor, "B N C"]) -> Float[Tensor, "B n G C"]:
+    """Groups of tokens; all of them in one where they do not divide."""
+    return tokens.unflatten(1, (-1, _GROUP if tokens.shape[1] % _GROUP == 0 else tokens.shape[1]))
+
+
+def _match(queries: Float[Tensor, "B K C"], tokens: Float[Tensor, "B n G C"]) -> Float[Tensor, "B K N"]:
+    """Every query times every token."""
+    return (queries[:, None] @ tokens.mT).transpose(1, 2).flatten(2)
+
+
+def _gather(weights: Float[Tensor, "B K N"], tokens: Float[Tensor, "B n G C"]) -> Float[Tensor, "B K C"]:
+    """The weighted sum of the tokens."""
+    in_groups = weights.unflatten(2, tokens.shape[1:3]).transpose(1, 2)  # (B, n, K, G)
+    return (in_groups @ tokens).sum(dim=1)
 
 
 def _require(condition: bool, message: str) -> None:

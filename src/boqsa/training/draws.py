@@ -5,6 +5,7 @@ So a run does not depend on the number of processes, on accumulation, on evaluat
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -114,8 +115,10 @@ def draw_gumbel(
     vocabulary, height, width = shape
     # V lies innermost, as in the channels-last log-probabilities that it is added to.
     drawn = torch.empty((len(positions), 2, height, width, vocabulary), dtype=torch.float32, device=device)
-    for sample, position in zip(drawn, positions, strict=True):
-        fill(sample, seed, step, position)
+    # NumPy draws without holding the interpreter, so each CPU thread fills samples; each has a stream of its own.
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for _ in threads.map(lambda sample, position: fill(sample, seed, step, position), drawn, positions):
+            pass
     gumbel = drawn.add_(torch.finfo(torch.float32).tiny).log_().neg_()  # tiny: E can be 0
     soft, hard = gumbel.permute(0, 1, 4, 2, 3).unbind(dim=1)  # (B, V, h, w) each
     return soft, hard

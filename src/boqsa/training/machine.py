@@ -49,7 +49,7 @@ def keep_freed_memory() -> bool:
     taken = [
         set_option(_GLIBC_MMAP_THRESHOLD, 1024 * _MEBIBYTE),
         set_option(_GLIBC_TRIM_THRESHOLD, 2047 * _MEBIBYTE),
-        set_option(_GLIBC_TOP_PAD, 256 * _MEBIBYTE),
+        set_option(_GLIBC_TOP_PAD, 16 * _MEBIBYTE),
     ]
     return all(taken)
 

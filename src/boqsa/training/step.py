@@ -112,10 +112,12 @@ class TrainStep:
             to_come = first + piece < begin + share
             with self.fabric.no_backward_sync(self.model, enabled=to_come and self.fabric.world_size > 1):
                 output = self.model(image, noise=noise, **options)
-                self.fabric.backward(output.loss / settings.accumulate)
-            for name, value in {"": output.loss, **output.losses}.items():
+                losses = {"": output.loss, **output.losses}
+                del output, noise, image  # only what the backward pass needs may stand beside it
+                self.fabric.backward(losses[""] / settings.accumulate)
+            for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() / settings.accumulate
-            del output, noise, image  # or they would stand beside those of the next piece
+            del losses
         loss, parts = self._means(sums)
         query_norm = _query_norm(self.plain_model)
         norm = nn.utils.clip_grad_norm_(
