@@ -99,7 +99,15 @@ class MixtureRecipe:
     def __post_init__(self) -> None:
         for name in ("num_slots", "slot_size", "mlp_size", "decoder_grid", "iterations"):
             _at_least(self, name, 1)
-        for name in ("queries", "gradient", "perturbation", "epsilon_form", "initial_weights", "keys_and_values", "kind"):
+        for name in (
+            "queries",
+            "gradient",
+            "perturbation",
+            "epsilon_form",
+            "initial_weights",
+            "keys_and_values",
+            "kind",
+        ):
             _one_of(self, name)
         for name in ("encoder_channels", "encoder_strides", "decoder_channels", "decoder_strides"):
             _each_at_least_one(self, name)
@@ -245,6 +253,9 @@ class TrainRecipe:
     """CPU threads of torch; 0 keeps torch's choice. Results are bit-identical only at an equal number."""
     channels_last: bool = True
     """Memory layout of the convolutions."""
+    compile: bool = field(default=False, metadata=_ADDED_LATER)
+    """Compile the model with `torch.compile`, as one graph: for GPUs. Takes a minute or more before the first step, and
+    a C++ compiler. Dropout then draws other numbers."""
     checkpoint_every: int = 5_000
     """Steps between checkpoints."""
     evaluate_every: int = 5_000

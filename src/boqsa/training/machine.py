@@ -1,7 +1,9 @@
 """What a run executes on: the device that the recipe asks for, and the facts that bit-identity depends on."""
 
 import ctypes
+import os
 import platform
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,20 @@ def accelerator(settings: TrainRecipe) -> str:
             f"train.device is {settings.device!r}, but this machine and torch have {has}; pass --train.device cpu."
         )
     return settings.device
+
+
+def require_compiler() -> None:
+    """What `torch.compile` calls for its kernels.
+
+    Raises:
+        RecipeError: if there is none.
+    """
+    names = [os.environ.get("CXX"), "g++", "clang++", "c++"]
+    if not any(shutil.which(name) for name in names if name):
+        raise RecipeError(
+            "train.compile is on and needs a C++ compiler, but no g++ or clang++ is on the PATH; "
+            "install one, or pass --train.no-compile."
+        )
 
 
 def keep_freed_memory() -> bool:

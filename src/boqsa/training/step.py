@@ -24,7 +24,7 @@ from boqsa.recipes import Recipe, TrainRecipe
 from boqsa.slots import LearnedQueries
 from boqsa.training.augment import augment
 from boqsa.training.draws import batch_indices, draw_crops, draw_gumbel, draw_noise, dropout_seed
-from boqsa.training.machine import keep_freed_memory
+from boqsa.training.machine import keep_freed_memory, require_compiler
 from boqsa.training.processes import agreement_group, all_have, any_process, join_processes
 from boqsa.training.schedules import gumbel_tau, learning_rate_factor, query_sigma
 
@@ -62,7 +62,7 @@ class TrainStep:
 
     Raises:
         RecipeError: if this machine, or this build of torch, lacks the device; or if the batch cannot be shared
-            equally by the processes of the job.
+            equally by the processes of the job; or if there is nothing to compile the model with.
     """
 
     def __init__(self, recipe: Recipe, model: Model) -> None:
@@ -78,7 +78,12 @@ class TrainStep:
         optimizer = torch.optim.Adam(
             [{"params": group.parameters} for group in self.groups], lr=settings.learning_rate, fused=True
         )
-        self.model, self.optimizer = self.fabric.setup(model, optimizer)
+        forward: nn.Module = model
+        if settings.compile:
+            require_compiler()
+            # One graph or an error: what falls out of the graph would be slow in silence.
+            forward = torch.compile(model, fullgraph=True)  # type: ignore[assignment]  # it gives a module for a module
+        self.model, self.optimizer = self.fabric.setup(forward, optimizer)
         self._agreement = agreement_group(self.fabric)
         self._found_inf = torch.zeros((), device=self.device)
         if settings.nonfinite_patience:
