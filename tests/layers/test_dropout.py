@@ -1,4 +1,4 @@
-"""Dropout from random bits, and attention in strips: against PyTorch's, against itself written out, and in its counts."""
+"""Dropout from random bits, and attention in strips: against themselves written out, and in their counts."""
 
 import math
 

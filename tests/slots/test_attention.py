@@ -112,6 +112,19 @@ def test_folded_keys_and_values_give_the_same_values_and_gradients(slots: Tensor
         torch.testing.assert_close(folded, projected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("count", [512, 300])
+def test_groups_of_tokens_change_nothing(monkeypatch: pytest.MonkeyPatch, slots: Tensor, count: int) -> None:
+    tokens = torch.randn(2, count, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    found = []
+    for group in (256, 10_000):  # with 300 tokens all are one group
+        monkeypatch.setattr("boqsa.slots.attention._GROUP", group)
+        attend = make(keys_and_values="folded")
+        new, attention = attend(tokens, slots)
+        found.append([new, attention, *torch.autograd.grad(new.square().sum(), (tokens, attend.to_values.weight))])
+    for grouped, whole in zip(*found, strict=True):
+        torch.testing.assert_close(grouped, whole, rtol=1e-12, atol=1e-12)
+
+
 def test_folded_tokens_are_kept_once_and_not_projected(tokens: Tensor) -> None:
     attend = make(keys_and_values="folded")
     (kept,) = attend.prepare(tokens)

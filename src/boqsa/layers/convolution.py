@@ -14,8 +14,9 @@ class TransposedConvolution(nn.ConvTranspose2d):
 
     def forward(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D H W"]:  # type: ignore[override]
         """Features of the next layer."""
-        grown = conv_transpose2d(features, self.weight, None, self.stride, self.padding, self.output_padding)
         assert self.bias is not None
+        assert isinstance(self.padding, tuple)
+        grown = conv_transpose2d(features, self.weight, None, self.stride, self.padding, self.output_padding)
         # Channels innermost, as in `PositionEmbedding`.
         return (grown.permute(0, 2, 3, 1) + self.bias.to(grown.dtype)).permute(0, 3, 1, 2)
 

@@ -2,8 +2,8 @@
 
 PyTorch draws a float for each number that may be dropped, one after the other, whatever the number of threads; in the
 published transformer this is the largest single operation of a training step. Here 64 random bits decide on four
-numbers. And with dropout, PyTorch's attention on a CPU makes every weight of every pair of positions, twice; here a strip
-of rows is made at a time, without the columns that the causal mask hides, and is made again in the backward pass.
+numbers. With dropout, PyTorch's attention on a CPU makes and keeps the weights of all pairs of positions; here a strip
+of rows is made at a time, without the columns that the causal mask hides, and made again in the backward pass.
 
 Random numbers come from torch's own stream, so seeding it decides them. On an accelerator, and where the model is
 compiled, PyTorch's own operations are used: they are fused there.
@@ -119,7 +119,7 @@ class _Strips(torch.autograd.Function):
         return taken
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         queries, keys, values, taken, *stays = ctx.saved_tensors
         root = math.sqrt(queries.shape[-1])

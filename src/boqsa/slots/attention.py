@@ -195,7 +195,8 @@ class SlotAttention(nn.Module):
 
 def _in_groups(tokens: Float[Tensor, "B N C"]) -> Float[Tensor, "B n G C"]:
     """Groups of tokens; all of them in one where they do not divide."""
-    return tokens.unflatten(1, (-1, _GROUP if tokens.shape[1] % _GROUP == 0 else tokens.shape[1]))
+    batch, count, size = tokens.shape
+    return tokens.reshape(batch, -1, count if count % _GROUP else _GROUP, size)
 
 
 def _match(queries: Float[Tensor, "B K C"], tokens: Float[Tensor, "B n G C"]) -> Float[Tensor, "B K N"]:
@@ -205,8 +206,10 @@ def _match(queries: Float[Tensor, "B K C"], tokens: Float[Tensor, "B n G C"]) ->
 
 def _gather(weights: Float[Tensor, "B K N"], tokens: Float[Tensor, "B n G C"]) -> Float[Tensor, "B K C"]:
     """The weighted sum of the tokens."""
-    in_groups = weights.unflatten(2, tokens.shape[1:3]).transpose(1, 2)  # (B, n, K, G)
-    return (in_groups @ tokens).sum(dim=1)
+    batch, groups, size, _ = tokens.shape
+    in_groups = weights.view(batch, -1, groups, size).transpose(1, 2)  # (B, n, K, G)
+    gathered: Tensor = (in_groups @ tokens).sum(dim=1)
+    return gathered
 
 
 def _require(condition: bool, message: str) -> None:
