@@ -3,7 +3,7 @@
     report = bench(get_recipe("demo"))
 
 `measure.py` runs the measurements of `work.py`, each in a process of its own (`processes.py`). `operations.py` counts
-what a step has to compute, `ceilings.py` measures how fast the machine does that in the best case, and `literal/` is the
+what a step has to compute, `ceilings.py` measures how fast the machine does that at best, and `literal/` is the
 published algorithm as it reads. Nothing but the command imports this package.
 """
 

@@ -63,11 +63,11 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype, sizes: CeilingSiz
 
     def convolve() -> None:
         image.grad = weight.grad = None
-        conv2d(image, weight, padding=_KERNEL // 2).backward(gradient)
+        conv2d(image, weight, padding=_KERNEL // 2).backward(gradient)  # type: ignore[no-untyped-call]
 
     def multiply() -> None:
         left.grad = right.grad = None
-        (left @ right).backward(gradient_of_product)
+        (left @ right).backward(gradient_of_product)  # type: ignore[no-untyped-call]
 
     positions = sizes.images * _SIDE * _SIDE
     return Ceilings(

@@ -10,7 +10,6 @@ On Linux the peak is `VmHWM`, which begins anew where it is asked to and is not 
 
 import ctypes
 import platform
-import resource
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -52,14 +51,15 @@ class PeakMemory:
 
     def growth(self) -> Peak:
         """Of the peak, since this was made."""
-        grown = [None if now is None else now - (before or 0) for now, before in zip(self._peak(), self._before)]  # noqa: B905
+        grown = [
+            None if now is None or before is None else now - before
+            for now, before in zip(self._peak(), self._before, strict=True)
+        ]
         return Peak(*grown)
 
     def _peak(self) -> Peak:
         if self._device.type == "cuda":
-            return Peak(
-                torch.cuda.max_memory_allocated(self._device), torch.cuda.max_memory_reserved(self._device)
-            )
+            return Peak(torch.cuda.max_memory_allocated(self._device), torch.cuda.max_memory_reserved(self._device))
         if self._device.type == "cpu":
             resident = _peak_resident()
             return Peak(resident, resident)
@@ -104,5 +104,7 @@ def _peak_resident() -> int:
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
+    import resource  # not everywhere
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -12,8 +12,7 @@ Choices:
 
 from collections.abc import Callable, Mapping
 from math import prod
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,35 +36,16 @@ class Operations(NamedTuple):
         return Operations(self.convolution + times * other.convolution, self.product + times * other.product)
 
 
-class OperationCounter:
+class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """`with OperationCounter() as counter: ...`, then `counter.counted`.
 
     Counts what this thread computes, and what its backward passes compute.
     """
 
     def __init__(self) -> None:
-        self._mode = _Counting()
-
-    @property
-    def counted(self) -> Operations:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counted = Operations(0, 0)
         """So far."""
-        return Operations(self._mode.convolution, self._mode.product)
-
-    def __enter__(self) -> Self:
-        self._mode.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._mode.__exit__(kind, error, trace)
-
-
-class _Counting(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = 0
-        self.product = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -82,9 +62,9 @@ class _Counting(TorchDispatchMode):
             names = (argument.name for argument in func._schema.arguments)
             named = dict(zip(names, args, strict=False)) | kwargs
             if name in _CONVOLUTIONS:
-                self.convolution += _CONVOLUTIONS[name](named)
+                self.counted = self.counted.plus(Operations(_CONVOLUTIONS[name](named), 0))
             else:
-                self.product += _PRODUCTS[name](named)
+                self.counted = self.counted.plus(Operations(0, _PRODUCTS[name](named)))
         return func(*args, **kwargs)
 
 
@@ -94,9 +74,10 @@ def _is_recomputed() -> bool:
 
 
 def _convolution(named: Mapping[str, Any], passes: int = 1) -> int:
-    image, weight = named["input"], named["weight"]
+    image: Tensor = named["input"]
+    weight: Tensor = named["weight"]
     if named["transposed"]:
-        side = image.shape[2:]
+        side = list(image.shape[2:])
     else:
         side = [
             (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
@@ -118,7 +99,9 @@ def _product(left: Tensor, right: Tensor) -> int:
 
 
 def _attention(named: Mapping[str, Any], products: int) -> int:
-    queries, keys, values = named["query"], named["key"], named["value"]
+    queries: Tensor = named["query"]
+    keys: Tensor = named["key"]
+    values: Tensor = named["value"]
     rows, columns = queries.shape[-2], keys.shape[-2]
     pairs = rows * columns
     if named.get("is_causal", False):

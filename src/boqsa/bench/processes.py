@@ -1,6 +1,6 @@
 """Work in a process of its own, which is fresh each time: its memory and its allocator are those of this work alone.
 
-On Linux processes are forked from a server that has imported everything and done nothing, which saves seconds each time.
+On Linux processes are forked from a server that has imported everything and done nothing: that saves seconds each time.
 """
 
 import multiprocessing
@@ -69,6 +69,7 @@ def _run(sending: Connection, work: Callable[..., Any], arguments: tuple[Any, ..
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends this process
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # where memory runs out, this is what may go
+    outcome: tuple[Any, Exception | None]
     try:
         outcome = (work(*arguments), None)
     except (BoqsaError, OSError) as error:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,12 +31,12 @@ class Stopwatch:
             marks.append(self._mark())
         self._finish()
         if self._device.type == "cuda":
-            return [begin.elapsed_time(end) / 1e3 for begin, end in zip(marks, marks[1:], strict=False)]
-        return [end - begin for begin, end in zip(marks, marks[1:], strict=False)]
+            return [begin.elapsed_time(end) / 1e3 for begin, end in pairwise(marks)]
+        return [end - begin for begin, end in pairwise(marks)]
 
     def _mark(self) -> Any:
         if self._device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             event.record(torch.cuda.current_stream(self._device))
             return event
         if self._device.type == "mps":

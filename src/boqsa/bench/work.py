@@ -26,6 +26,7 @@ from boqsa.bench.stopwatch import Stopwatch
 from boqsa.data import PackedDataset, write_packed
 from boqsa.errors import BoqsaError
 from boqsa.inference.load import build_model
+from boqsa.models import Output
 from boqsa.recipes import Recipe
 from boqsa.training.data import StepImages, open_split
 from boqsa.training.draws import batch_indices, draw_gumbel, draw_noise
@@ -80,8 +81,7 @@ def precision_of(form: Form, recipe: Recipe) -> str:
 def time_form(form: Form, recipe: Recipe, seconds: float, sizes: CeilingSizes) -> Timed:
     """Steps of a form for so many seconds, one at least, and the ceilings around them."""
     device = device_of(recipe)
-    dtype = torch.bfloat16 if precision_of(form, recipe) == "bf16" else torch.float32
-    ceilings = partial(measure_ceilings, device, dtype, sizes, seconds=seconds / 4)
+    ceilings = partial(measure_ceilings, device, _dtype(form, recipe), sizes, seconds=seconds / 4)
     images = _images(recipe, device)
     before = ceilings()
     memory = PeakMemory(device)
@@ -100,9 +100,9 @@ def time_form(form: Form, recipe: Recipe, seconds: float, sizes: CeilingSizes) -
 
 def memory_needed(form: Form, recipe: Recipe) -> int | None:
     """Bytes that a form needs on the CPU, beyond what a process has that made its images and used each library once."""
-    images = _images(recipe, device_of(recipe))
-    image = torch.randn(1, 3, 8, 8, requires_grad=True)
-    torch.nn.functional.conv2d(image, torch.randn(4, 3, 3, 3)).flatten(1).mm(torch.randn(144, 4)).sum().backward()
+    device = device_of(recipe)
+    images = _images(recipe, device)
+    measure_ceilings(device, _dtype(form, recipe), CeilingSizes(images=1, matrix=64), seconds=0)
 
     def work() -> None:
         step = _build(form, recipe, images)
@@ -178,8 +178,15 @@ def read_images(recipe: Recipe, folder: Path, seconds: float) -> float:
     if recipe.data.root is None:
         count = max(batch, min(_MOST_PACKED, _PACKED_BYTES // (3 * size * size)))
         images = np.random.default_rng(0).integers(0, 256, (count, 3, size, size), dtype=np.uint8)
-        words = {"name": "arrays", "source": "random", "licence": "none", "split_rule": "all of them"}
-        write_packed(folder / "packed", {"train": (images, None)}, task="multi-object", **words)
+        write_packed(
+            folder / "packed",
+            {"train": (images, None)},
+            name="arrays",
+            source="random",
+            licence="none",
+            task="multi-object",
+            split_rule="all of them",
+        )
         data = PackedDataset(folder / "packed", "train")
     else:
         data = open_split(recipe.data, recipe.data.train_split)
@@ -197,6 +204,10 @@ def device_of(recipe: Recipe) -> torch.device:
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     return join_processes(recipe).device
+
+
+def _dtype(form: Form, recipe: Recipe) -> torch.dtype:
+    return torch.bfloat16 if precision_of(form, recipe) == "bf16" else torch.float32
 
 
 def _images(recipe: Recipe, device: torch.device) -> RandomImages:
@@ -228,7 +239,7 @@ def _build(form: Form, recipe: Recipe, images: RandomImages) -> Callable[[int], 
 
     def evaluate(number: int) -> Tensor:
         with torch.inference_mode():
-            output = model(some(number), noise=samples(model, places, device))
+            output: Output = model(some(number), noise=samples(model, places, device))
             return output.segmentation()
 
     return evaluate

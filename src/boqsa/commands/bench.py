@@ -1,4 +1,4 @@
-"""`boqsa bench [RECIPE]`: how fast a recipe trains here, how much memory it takes, and how far that is from the best."""
+"""`boqsa bench [RECIPE]`: speed and memory of a recipe on this machine, beside what the machine reaches at best."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,7 +78,7 @@ def _telling() -> Iterator[Any]:
         yield status.update
 
 
-_COLUMNS = ("ms", "images/s", "GFLOP/s", "of ceilings", "needs MiB", "holds MiB")
+_COLUMNS = ("ms", "images/s", "GFLOP/s", "share %", "needs MiB", "holds MiB")
 
 
 def _show(report: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ def _cells(found: dict[str, Any]) -> list[Any]:
         round(time, 1) if time < 10 else round(time),
         round(found["images_per_second"]) if found["images_per_second"] >= 10 else found["images_per_second"],
         round(found["flops_per_second"] / 1e9),
-        round(found["share_of_ceilings"], 2),
+        round(100 * found["share_of_ceilings"]),
         mebibytes("needs_bytes"),
         mebibytes("holds_bytes"),
     ]

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.nn import functional
 
+from boqsa.layers.position import PositionEmbedding
 from boqsa.models.dvae import Block
 
 
@@ -36,7 +37,7 @@ def _run(layer: nn.Module, features: Tensor) -> Tensor:
             raise TypeError(f"{type(layer).__name__} is none of the published layers.")
 
 
-def add_position(features: Tensor, position: nn.Module) -> Tensor:
+def add_position(features: Tensor, position: PositionEmbedding) -> Tensor:
     """(B, C, H, W) with four coordinates a cell, mapped to channels, added (spec 1.1)."""
     embedding = functional.linear(position.grid, position.project.weight, position.project.bias)  # (H, W, C)
     return features + embedding.permute(2, 0, 1)

@@ -17,7 +17,7 @@ class LiteralMixture:
     def losses(self, image: Tensor, *, sigma: float, noise: Noise | None) -> dict[str, Tensor]:
         """The one loss of uint8 images (B, 3, H, W); arguments as for `LiteralStep.losses`."""
         model = self.model
-        target = image.float() / 255 * 2 - 1
+        target = image.to(model.decoder_position.project.weight.dtype) / 255 * 2 - 1
         features = add_position(run_layers(model.encoder, target), model.encoder_position)  # (B, C, h, w)
         tokens = features.permute(0, 2, 3, 1).flatten(1, 2)  # (B, N, C)
         slots = literal_slots(model.slot_encoder, tokens, sigma=sigma, noise=noise)

@@ -1,11 +1,12 @@
 """The losses of the transformer model and of SLATE as the published algorithm reads (spec 3.4 to 3.7)."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 
 from boqsa.bench.literal.layers import add_position, run_layers
 from boqsa.bench.literal.slots import literal_slots
+from boqsa.layers.position import PositionEmbedding
 from boqsa.layers.transformer import Attention, Block
 from boqsa.models import Noise, TransformerModel
 
@@ -28,7 +29,7 @@ class LiteralTransformer:
     def losses(self, image: Tensor, *, sigma: float, tau: float, noise: Noise | None) -> dict[str, Tensor]:
         """Both losses of uint8 images (B, 3, H, W); arguments as for `LiteralStep.losses`."""
         model = self.model
-        target = image.float() / 255
+        target = image.to(model.token_decoder.positions.dtype) / 255
         batch = len(target)
 
         log_probs = run_layers(model.dvae.encoder, target).log_softmax(dim=1)  # (B, V, h, w)
@@ -59,8 +60,9 @@ class LiteralTransformer:
     def _tokens(self, image: Tensor, embedded: Tensor) -> Tensor:
         """What slots attend to (B, N, C): features of the image, or in SLATE its embedded tokens."""
         model = self.model
-        if model.encoder is None or model.encoder_position is None:
+        if model.encoder is None:
             return embedded[:, 1:]
+        assert isinstance(model.encoder_position, PositionEmbedding)
         features = add_position(run_layers(model.encoder.children(), image), model.encoder_position)
         return features.permute(0, 2, 3, 1).flatten(1, 2)
 
@@ -71,6 +73,8 @@ class LiteralTransformer:
         stream = (normalised if block.is_first else stream) + added
         stream = stream + self._attend(block.cross_attention, block.norm_cross(stream), memory, None)
         widen, _, narrow, _ = block.feed_forward
+        assert isinstance(widen, nn.Linear)
+        assert isinstance(narrow, nn.Linear)
         hidden = linear(block.norm_feed_forward(stream), widen.weight, widen.bias).relu()
         return stream + self._dropout(linear(hidden, narrow.weight, narrow.bias))
 
