@@ -51,6 +51,7 @@ def _initial_slots(part: SlotEncoder, batch: int, sigma: float, noise: Noise | N
     initial = queries.weight.expand(batch, -1, -1)  # (B, K, D)
     if normal is None:
         return initial
+    normal = normal.to(initial.dtype)
     if queries.perturbation == "additive":
         return initial + math.sqrt(sigma) * normal
     return initial + sigma * normal * initial.detach()
