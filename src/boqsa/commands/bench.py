@@ -78,13 +78,15 @@ def _telling() -> Iterator[Any]:
         yield status.update
 
 
-_COLUMNS = ("ms", "images/s", "GFLOP/s", "share %", "needs MiB", "holds MiB")
+_COLUMNS = ("ms", "images/s", "GFLOP/s", "share %", "needs", "holds")
 
 
 def _show(report: dict[str, Any]) -> None:
     machine = report["machine"]
     print(f"{machine['processor']}, {machine['device']}, {machine['threads']} threads, torch {machine['torch']}")
-    title = f"{report['recipe']} at {report['image_size']}x{report['image_size']}, batch {report['batch']}"
+    title = (
+        f"{report['recipe']} at {report['image_size']}x{report['image_size']}, batch {report['batch']}; memory in MiB"
+    )
     rows = [[f"{form}, {found['precision']}", *_cells(found)] for form, found in report["forms"].items()]
     print_table(title, ("step", *_COLUMNS), rows, first_whole=True)
     reading = report["reading"]
@@ -94,11 +96,10 @@ def _show(report: dict[str, Any]) -> None:
         print(f"ceilings, {precision}: convolution {ceilings['convolution']}, matrix product {ceilings['product']}")
     if "against_reference" in report:
         ratios = report["against_reference"]
-        print(f"training against the reference: {ratios['speed']:.2f} x as fast", end="")
+        words = [f"{ratios['speed']:.2f} x as fast"]
         for name, verb in {"memory_needed": "needs", "memory_held": "holds"}.items():
-            if ratios[name] is not None:
-                print(f", {verb} {ratios[name]:.2f} of its memory", end="")
-        print()
+            words += [] if ratios[name] is None else [f"{verb} {ratios[name]:.2f} x the memory"]
+        print(f"against the reference: {', '.join(words)}")
     if "batches" in report:
         _show_batches(report["batches"])
 
@@ -106,7 +107,7 @@ def _show(report: dict[str, Any]) -> None:
 def _show_batches(batches: list[dict[str, Any]]) -> None:
     fitting = [found for found in batches if "fails" not in found]
     if fitting:
-        title = f"training, {fitting[0]['precision']}, by batch size"
+        title = f"training, {fitting[0]['precision']}, by batch size; memory in MiB"
         print_table(title, ("batch", *_COLUMNS), [[found["batch"], *_cells(found)] for found in fitting])
     for found in batches:
         if "fails" in found:
