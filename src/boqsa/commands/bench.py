@@ -97,8 +97,8 @@ def _show(report: dict[str, Any]) -> None:
     if "against_reference" in report:
         ratios = report["against_reference"]
         words = [f"{ratios['speed']:.2f} x as fast"]
-        for name, verb in {"memory_needed": "needs", "memory_held": "holds"}.items():
-            words += [] if ratios[name] is None else [f"{verb} {ratios[name]:.2f} x the memory"]
+        for name, what in {"memory_needed": "the memory needed", "memory_held": "held"}.items():
+            words += [] if ratios[name] is None else [f"{ratios[name]:.2f} x {what}"]
         print(f"against the reference: {', '.join(words)}")
     if "batches" in report:
         _show_batches(report["batches"])
