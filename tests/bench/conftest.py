@@ -1,9 +1,7 @@
-"""Tiny recipes of both models, 16x16, with steps of milliseconds; and ceilings that are found as fast."""
+"""Tiny recipes of both models, 16x16, with steps of milliseconds."""
 
 import pytest
 
-from boqsa.bench import measure
-from boqsa.bench.ceilings import CeilingSizes
 from boqsa.recipes import DataRecipe, MixtureRecipe, Recipe, TrainRecipe, TransformerRecipe
 
 
@@ -46,8 +44,3 @@ def transformer_recipe() -> Recipe:
         ),
         train=TrainRecipe(batch_size=4, device="cpu"),
     )
-
-
-@pytest.fixture
-def small_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(measure.SIZES, "cpu", CeilingSizes(images=1, matrix=64))
