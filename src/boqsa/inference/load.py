@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from boqsa.errors import InputError, RecipeError, RunError
-from boqsa.inference.run import CONFIG, MODEL, RECIPE, checkpoint_folder, load_weights, read_recipe
+from boqsa.inference.run import CONFIG, MODEL, RECIPE, checkpoint_folder, load_weights, misfit, read_recipe
 from boqsa.models import MixtureModel, TransformerModel
 from boqsa.models.published import Model
 from boqsa.plain import read_json
@@ -148,11 +148,10 @@ def _with_weights(model: Model, weights: dict[str, Tensor], folder: Path) -> Mod
             f"the weights in {folder} are {', '.join(map(str, dtypes))}; expected floating point of one kind."
         )
     model.to(next(iter(dtypes), None))
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = "; ".join(line.strip() for line in str(error).splitlines()[1:])
-        raise RunError(f"the weights in {folder} do not fit its configuration: {reason}") from None
+    wrong = misfit(model, weights)
+    if wrong is not None:
+        raise RunError(f"the weights in {folder} do not fit its configuration: {wrong}.")
+    model.load_state_dict(weights)
     return model.eval()
 
 

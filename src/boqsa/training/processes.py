@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from boqsa.errors import RecipeError, RunError
+from boqsa.errors import MachineError, RecipeError
 from boqsa.recipes import Recipe
 from boqsa.training.machine import accelerator
 
@@ -133,7 +133,7 @@ def missing_each_other() -> Iterator[None]:
     """Say in one line that another process of the job died: any exchange with it may fail, in any of its words.
 
     Raises:
-        RunError: in place of what gloo or NCCL raise.
+        MachineError: in place of what gloo or NCCL raise.
     """
     try:
         yield
@@ -142,7 +142,7 @@ def missing_each_other() -> Iterator[None]:
         is_lost = isinstance(error, torch.distributed.DistError) or "gloo" in words or "NCCL" in words
         if rank_and_count()[1] == 1 or not is_lost:
             raise
-        raise RunError(
+        raise MachineError(
             f"another process of this job is gone ({words.splitlines()[0]}); its own message says why. "
             "Start the same command again: it goes on from the last checkpoint."
         ) from None
