@@ -191,6 +191,7 @@ def test_what_was_good_before_a_stop_is_saved_and_goes_on(
 ) -> None:
     """Also when the last steps of all are those: then there is a step left to go on with."""
     first = min(spoilt)
+    recipe = changed(recipe, train={"sigma_steps": 20})  # noise in every step
     train(changed(recipe, train={"steps": first, "keep_last": 1}), tmp_path / "good", train_data=train_data)
     spoil(spoilt)
     recipe = changed(recipe, train={"nonfinite_patience": 3, "log_every": 2, "keep_last": 1})
