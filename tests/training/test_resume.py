@@ -21,8 +21,8 @@ from boqsa.training import loop
 from boqsa.training import step as training_step
 from boqsa.training.log import read_log
 from boqsa.training.loop import state_of, train
-from boqsa.training.resume import kept
 from boqsa.training.results import evaluate_run
+from boqsa.training.resume import kept
 
 Change = Callable[..., Recipe]
 TIMES = ("images_per_second", "seconds")

@@ -105,6 +105,18 @@ def rank_and_count() -> tuple[int, int]:
     return 0, 1
 
 
+def speaks_for_all() -> bool:
+    """Whether this process says what every process of its job would: the first one; the first of each node, as long as
+    they have not joined. Nodes may find different things, and the processes of one node do not."""
+    if rank_and_count()[1] > 1:
+        return rank_and_count()[0] == 0
+    place = "LOCAL_RANK" if torch.distributed.is_torchelastic_launched() else "SLURM_LOCALID"
+    try:
+        return started_processes().total == 1 or os.environ.get(place, "0") == "0"
+    except RecipeError:  # what SLURM says is not enough: each process finds that
+        return os.environ.get(place, "0") == "0"
+
+
 def agreement_group(fabric: Fabric) -> "torch.distributed.ProcessGroup | None":
     """A group in which the processes agree by way of the CPU, so that the accelerator is not waited for; None alone."""
     return torch.distributed.new_group(backend="gloo") if fabric.world_size > 1 else None
