@@ -244,6 +244,7 @@ def test_a_run_says_how_it_stands_in_the_band(
     assert "expected 0.950 to 0.990 at this step): look at docs/collapsed.md" in err
     assert err.count("on track, by seeds 1, 2, 3") == 1
     assert asked == [both["train_data"].manifest.fingerprint]
+    assert rows(tmp_path / "run", "started")[0]["identity"] == asked[0]
 
 
 def test_a_run_without_a_band_says_so_once(tmp_path: Path, recipe: Recipe, both: dict, capsys: Any) -> None:

@@ -71,7 +71,7 @@ def test_alone() -> None:
         (
             {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1"},
             False,
-        ),  # and it does not say how many a node
+        ),  # not how many a node
         ({"SLURM_NTASKS": "2", "SLURM_LOCALID": "1"}, True),  # a batch script, which trains alone
     ],
 )

@@ -89,7 +89,12 @@ def load(path_or_hub_id: str | Path, *, checkpoint: str = "last") -> Model:
     path = Path(path_or_hub_id)
     if (path / RECIPE).is_file():
         weights = load_weights(checkpoint_folder(path, checkpoint))
-        return _with_weights(build_model(read_recipe(path)), weights, path)
+        recipe = read_recipe(path)
+        try:
+            model = build_model(recipe)
+        except RecipeError as error:
+            raise RecipeError(f"{path / RECIPE}: {error}") from None
+        return _with_weights(model, weights, path)
     if path.is_dir():
         return _load_saved(path)
     if path.exists():

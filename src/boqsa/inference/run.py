@@ -153,7 +153,8 @@ def misfit(model: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
     has = f"has shape {found[name]}" if name in found else "is missing"
     wants = f"expected {expected[name]}" if name in expected else "expected no tensor of this name"
     more = f"; {len(wrong) - 1} more do not fit" if len(wrong) > 1 else ""
-    return f"{name} {has}, {wants}{more}"
+    shown = name if name.isprintable() else repr(name)  # terminals obey what cannot be printed
+    return f"{shown} {has}, {wants}{more}"
 
 
 def write_checkpoint(

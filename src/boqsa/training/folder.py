@@ -5,10 +5,11 @@ Here begins the writing. Each part may be cut off by a death of the process: the
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from boqsa.atomic import one_process, recover_folder, write_text
 from boqsa.data import PackedDataset
@@ -18,6 +19,7 @@ from boqsa.plain import read_json
 from boqsa.recipes import Recipe
 from boqsa.training.checkpoint import set_aside
 from boqsa.training.log import CHANGED, Log
+from boqsa.training.machine import changed_since_start
 from boqsa.training.resume import LOCK, Saved, changes_between, checkpoints_now
 
 
@@ -87,6 +89,25 @@ def mend(
         recover_folder(run / CHECKPOINTS / name)
     _remove_later_best(run / CHECKPOINTS, start)
     return is_new
+
+
+def log_resumed(
+    recipe: Recipe, run: Path, saved: Saved, log: Log, facts: Mapping[str, Any], say: Callable[[str], None]
+) -> None:
+    """Say and log from where a mended run goes on, and what keeps the last bits from being those of an unbroken run.
+
+    Args:
+        recipe, run, saved, log, say: As for `mend`; the log is open.
+        facts: Of the data and the machine, for the row.
+    """
+    for sentence in saved.damaged:
+        say(f"{sentence}; going on from the checkpoint before it")
+    say(f"resuming {run} at step {saved.step} of {recipe.train.steps}")
+    changed = changed_since_start(run, dict(facts))
+    if changed:
+        say(f"not bit-identical to an unbroken run: {', '.join(changed)}")
+    told = {"damaged": list(saved.damaged)} if saved.damaged else {}
+    log.append("resumed", saved.step, changed=changed, **facts, **told)
 
 
 def _tell_changes(

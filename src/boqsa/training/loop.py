@@ -31,10 +31,10 @@ from boqsa.training.data import StepImages, data_identity
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.faults import advice_after_divergence, told_in_words
-from boqsa.training.folder import alone_in, mend
+from boqsa.training.folder import alone_in, log_resumed, mend
 from boqsa.training.interval import Interval
 from boqsa.training.log import Log, NoLog
-from boqsa.training.machine import changed_since_start, machine_facts
+from boqsa.training.machine import machine_facts
 from boqsa.training.pictures import draw_scenes
 from boqsa.training.processes import missing_each_other
 from boqsa.training.progress import RunProgress
@@ -134,7 +134,7 @@ class _Training:
         """Take up what `state` gave. Checkpoints of earlier versions lack some of it, and need none."""
         device = self.step.device
         self.step.optimizer.load_state_dict(saved["optimizer"])
-        self.start, self.seconds, self.best = (saved[name] for name in ("step", "seconds", "best"))
+        self.start, self.seconds, self.best = saved["step"], saved["seconds"], dict(saved["best"])
         parts = {name: values.to(device) for name, values in saved.get("parts", {}).items()}
         self.interval = Interval(self.recipe.train.batch_size, saved["losses"].to(device), parts)
         self.skipped = SkippedSteps(device, saved.get("skipped", (0, 0, 0, 0)))
@@ -165,30 +165,22 @@ class _Training:
 
     def begin(self, data: PackedDataset, progress: RunProgress) -> None:
         """Mend the run folder, open the log, and say what goes on."""
-        run, fingerprint, saved = self.run, data.manifest.fingerprint, self.saved
-        is_new = mend(self.recipe, run, saved, self.log, data, progress.say)
+        folder = self.run / CHECKPOINTS
+        is_new = mend(self.recipe, self.run, self.saved, self.log, data, progress.say)
         # What is best is so among the checkpoints that are there.
-        self.best = {name: value for name, value in self.best.items() if (run / CHECKPOINTS / f"best_{name}").exists()}
+        self.best = {name: value for name, value in self.best.items() if (folder / f"best_{name}").exists()}
         self.log.open(self.recipe, self.start, progress.say)
-        identity = data_identity(self.recipe.data, fingerprint)
+        identity = data_identity(self.recipe.data, data.manifest.fingerprint)
         self.band, why_none = expected_band(self.recipe, identity)
         if self.band is None:
             progress.say(why_none)
-        machine = self.machine()
-        if not self.start:
-            if not is_new:
-                progress.say(f"{run} has no checkpoint yet; starting at step 0 of {self.recipe.train.steps}")
-            self.log.append("started", 0, data=fingerprint, identity=identity, **machine)
+        facts = {"data": data.manifest.fingerprint, **self.machine()}
+        if self.saved is not None and self.start:
+            log_resumed(self.recipe, self.run, self.saved, self.log, facts, progress.say)
             return
-        damaged = () if saved is None else saved.damaged
-        for sentence in damaged:
-            progress.say(f"{sentence}; going on from the checkpoint before it")
-        progress.say(f"resuming {run} at step {self.start} of {self.recipe.train.steps}")
-        changed = changed_since_start(run, machine)
-        if changed:
-            progress.say(f"not bit-identical to an unbroken run: {', '.join(changed)}")
-        told = {"damaged": list(damaged)} if damaged else {}
-        self.log.append("resumed", self.start, changed=changed, data=fingerprint, **machine, **told)
+        if not is_new:
+            progress.say(f"{self.run} has no checkpoint yet; starting at step 0 of {self.recipe.train.steps}")
+        self.log.append("started", 0, identity=identity, **facts)
 
     def machine(self) -> dict[str, Any]:
         """What the log says of where this process runs."""
