@@ -74,8 +74,9 @@ def train(
 
     Raises:
         RunError: if the folder holds something else, a finished run or one of another recipe, or cannot be
-            made; if the loss stops being a number; if disk or memory do not suffice; or if another process of the
-            job died.
+            made; or if the loss stops being a number.
+        BusyError: if another process is training the run.
+        MachineError: if disk or memory do not suffice, or another process of the job died.
         RecipeError: if the recipe does not fit together, the data, or the machine.
         InputError: if the package of one of `log_to` is not installed.
     """
@@ -244,6 +245,7 @@ class _Training:
         if is_finite and settings.nonfinite_patience:
             self.skipped.forgive()  # or it would stop again at once
             step = min(done, settings.steps - 1)  # from the last step on nothing could go on
+            self.log.flush()
             # With the one before it: these weights may give no number ever again.
             self.save("last", step, trainer=self.state(step, data), keep=max(settings.keep_last, 2))
         self.step.any_process(False)  # a launcher kills a job whose first process has left

@@ -198,7 +198,8 @@ def _from_weights(run: Path) -> str:
             step = read_manifest(folder)["step"]
         except (RunError, KeyError):
             continue
-        return f"Start a new run from the weights of step {step}, with --train.init-from {folder} and another --out."
+        if type(step) is int:
+            return f"Start a new run from the weights of step {step}, with --train.init-from {folder} and another --out."
     return "Train again, into another --out."
 
 
