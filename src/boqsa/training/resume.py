@@ -199,7 +199,9 @@ def _from_weights(run: Path) -> str:
         except (RunError, KeyError):
             continue
         if type(step) is int:
-            return f"Start a new run from the weights of step {step}, with --train.init-from {folder} and another --out."
+            return (
+                f"Start a new run from the weights of step {step}, with --train.init-from {folder} and another --out."
+            )
     return "Train again, into another --out."
 
 
