@@ -19,3 +19,14 @@ class RecipeError(BoqsaError):
 
 class RunError(BoqsaError):
     """A run folder is missing, finished, of another recipe, or damaged."""
+
+
+class BusyError(RunError):
+    """Another process is training this run, or was a moment ago: the same command may do later."""
+
+
+class MachineError(RunError):
+    """What a run executes on is in trouble: a full disk, too little memory, a process of the job that died.
+
+    It concerns the process that raises it; in a job of several the others may know nothing of it.
+    """

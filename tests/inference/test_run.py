@@ -14,6 +14,7 @@ from boqsa.inference.run import (
     RECIPE,
     checkpoint_folder,
     load_weights,
+    misfit,
     read_manifest,
     read_recipe,
     write_checkpoint,
@@ -89,5 +90,21 @@ def test_what_is_no_run_is_refused(tmp_path, run):
     with pytest.raises(RunError, match="not a run folder"):
         read_recipe(run / CHECKPOINTS)
     (run / RECIPE).write_bytes(b"\xff\xfe broken")
-    with pytest.raises((RunError, RecipeError)):
+    with pytest.raises(RunError, match=r"recipe\.json is damaged"):
         read_recipe(run)
+    for text in ('{"name": ', '{"name": 7}', '{"name": "a", "data": {"name": "b", "image_size": 1000000}}'):
+        (run / RECIPE).write_text(text)
+        with pytest.raises(RecipeError) as caught:
+            read_recipe(run)
+        assert str(caught.value).startswith(f"{run / RECIPE}: ")
+
+
+def test_what_of_weights_does_not_fit_is_one_line() -> None:
+    model = torch.nn.Linear(3, 2)
+    good = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    assert misfit(model, good) is None
+    assert misfit(model, {**good, "weight": torch.zeros(2, 4)}) == "weight has shape (2, 4), expected (2, 3)"
+    assert misfit(model, {"bias": good["bias"]}) == "weight is missing, expected (2, 3)"
+    assert misfit(model, {}) == "weight is missing, expected (2, 3); 1 more do not fit"
+    strange = {**good, "\x1b[2J": torch.zeros(1)}
+    assert misfit(model, strange) == r"'\x1b[2J' has shape (1,), expected no tensor of this name"

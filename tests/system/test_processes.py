@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from boqsa.atomic import one_process
 from boqsa.commands import main
 from boqsa.training.log import read_log
 
@@ -220,11 +221,31 @@ def test_processes_that_see_other_checkpoints_are_refused(
     resume = ["train", "--resume", str(tmp_path / "first"), "--allow-changes", "--train.steps", "8"]
     elsewhere = train_arguments(tmp_path / "second", *more)
     assert codes(job(resume, others=elsewhere)) == [2, 2]
-    for rank in range(2):
-        said = (tmp_path / f"said-{rank}").read_text().replace("\n", " ")
-        assert "do not go on from the same step" in said
-        assert "Traceback" not in said
+    said = (tmp_path / "said-0").read_text().replace("\n", " ")
+    assert "do not go on from the same step" in said
+    assert "Traceback" not in said
+    assert (tmp_path / "said-1").read_text() == ""
     assert not any(row["event"] == "resumed" for row in read_log(tmp_path / "first"))
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("refusal", ["recipe", "usage", "sharing", "busy"])
+def test_what_all_refuse_is_said_once(
+    refusal: str, job: Callable[..., list[Any]], train_arguments: Arguments, tmp_path: Path
+) -> None:
+    """Before the processes have joined, and after: the lock is tried by the first one alone."""
+    fields, words = {
+        "recipe": (["--model.decoder-strides", "1"], "decoder_strides"),
+        "usage": (["--model.no-such-field", "1"], "no-such-field"),
+        "sharing": (["--train.batch-size", "15"], "cannot be shared by 2 processes"),
+        "busy": (["--train.batch-size", "16"], "another process is training"),
+    }[refusal]
+    run = tmp_path / "run"
+    run.mkdir()
+    with one_process(run / ".lock", wait=False) if refusal == "busy" else contextlib.nullcontext():
+        assert codes(job(train_arguments(run, *EVERY_STEP, *fields))) == [2, 2]
+    assert (tmp_path / "said-0").read_text().replace("\n", " ").count(words) >= 1
+    assert (tmp_path / "said-1").read_text() == ""
 
 
 @pytest.mark.system
@@ -239,6 +260,7 @@ def test_torchrun_starts_them(boqsa: list[str], train_arguments: Arguments, tmp_
         timeout=PATIENCE_S,
     )
     assert refused.returncode != 0
+    assert refused.stderr.count("boqsa train: ") == 1
     assert "cannot be shared by 2 processes; choose a multiple of 2" in refused.stderr.replace("\n", " ")
     assert not (tmp_path / "run").exists()
 

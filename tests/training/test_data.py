@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from boqsa.data import PackedDataset
+from boqsa.data.builtin import RENDERER
 from boqsa.data.packing import shard_file, write_packed
 from boqsa.errors import InputError, RecipeError
 from boqsa.recipes import DataRecipe, Recipe
 from boqsa.training import data
-from boqsa.training.data import StepImages, open_split, open_validation
+from boqsa.training.data import StepImages, logged_identity, open_split, open_validation
 
 
 def test_opens_the_splits_of_the_recipe(recipe: Recipe) -> None:
@@ -21,6 +22,16 @@ def test_opens_the_splits_of_the_recipe(recipe: Recipe) -> None:
     validation = open_validation(recipe.data)
     assert validation is not None
     assert len(validation) == 12
+
+
+def test_the_identity_of_old_data_is_what_the_log_says(recipe: Recipe, changed: Callable[..., Recipe]) -> None:
+    scenes = changed(recipe, data={"name": "scenes", "root": None}).data
+    row = {"event": "started", "step": 0, "data": "f"}
+    then = [{"event": "step", "step": 1}, {**row, "identity": "renderer 0"}]
+    assert logged_identity(scenes, then) == "renderer 0"
+    for old in ([row], [{**row, "identity": 7}], []):
+        assert logged_identity(scenes, old) == f"renderer {RENDERER}"
+    assert logged_identity(recipe.data, [row]) == "f"
 
 
 def test_missing_root_says_what_to_type(recipe: Recipe, changed: Callable[..., Recipe]) -> None:

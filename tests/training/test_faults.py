@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from boqsa.data import PackedDataset
-from boqsa.errors import RunError
+from boqsa.errors import MachineError, RunError
 from boqsa.inference.load import load
 from boqsa.inference.run import read_manifest, read_recipe
 from boqsa.recipes import Recipe
@@ -195,6 +195,7 @@ def test_too_little_memory_names_what_helps(
     message = str(caught.value)
     assert "a step computes 8 images at once (train.batch_size 8 in train.accumulate 1 pieces)" in message
     assert f"go on with `boqsa train --resume {run} --allow-changes --train.accumulate 2`" in message
+    assert ("(2.00 GiB more were asked for)" in message) == (fail is no_memory_on_cuda)
     assert "of step 4" in message
     assert "\n" not in message
     assert not list(run.rglob(".partial-*"))
@@ -220,15 +221,33 @@ def test_an_evaluation_without_memory_names_its_own_batch(
         train(recipe, tmp_path / "run", **both)
 
 
+def test_memory_that_ends_elsewhere_is_not_blamed_on_the_step(
+    tmp_path: Path, recipe: Recipe, both: dict[str, PackedDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *_, **__: no_memory_in_python())
+    with pytest.raises(
+        MachineError, match=r"it ran out outside of steps and evaluations; end other programs"
+    ) as caught:
+        train(recipe, tmp_path / "run", **both)
+    assert "accumulate" not in str(caught.value)
+    assert "batch" not in str(caught.value)
+
+
 def test_the_next_value_divides_the_batch_and_the_last_way_out_is_recomputation(
     tmp_path: Path, recipe: Recipe, transformer_recipe: Recipe
 ) -> None:
     def advice(of: Recipe, batch_size: int, accumulate: int) -> str:
         train = replace(of.train, batch_size=batch_size, accumulate=accumulate)
-        return memory_advice(replace(of, train=train), tmp_path)
+        return memory_advice(replace(of, train=train), tmp_path, "step")
 
-    assert "--train.accumulate 3" in advice(recipe, 9, 1)
-    assert "--train.accumulate 6" in advice(recipe, 6, 2) or "--train.accumulate 6" in advice(recipe, 6, 3)
-    assert "nothing more can be saved" in advice(recipe, 8, 8)
-    assert "--train.accumulate 4, or with --model.recompute" in advice(transformer_recipe, 8, 2)
-    assert "with --model.recompute" in advice(transformer_recipe, 8, 8)
+    anew = "a smaller train.batch_size, model or image size, which is another run."
+    bf16 = f"then --train.precision bf16, which rounds more; last {anew}"
+    assert advice(recipe, 9, 1).endswith(
+        f"; give the command again with --train.accumulate 3 (if that is not enough, 9); {bf16}"
+    )
+    assert advice(recipe, 6, 2).endswith(f" with --train.accumulate 3 (if that is not enough, 6); {bf16}")
+    assert advice(recipe, 64, 1).count("(if that is not enough, 4, 8, 16, ...)") == 1
+    half = replace(recipe, train=replace(recipe.train, precision="bf16"))
+    assert advice(half, 8, 8).endswith(f"no field saves more of it; what is left is {anew}")
+    assert advice(transformer_recipe, 8, 4).endswith(f" with --train.accumulate 8; then --model.recompute; {bf16}")
+    assert advice(transformer_recipe, 8, 8).endswith(f" with --model.recompute; {bf16}")

@@ -19,11 +19,12 @@ from torch import Tensor
 from boqsa.atomic import one_process
 from boqsa.data import PackedDataset
 from boqsa.data.packing import write_packed
-from boqsa.errors import InputError, RecipeError, RunError
+from boqsa.errors import BusyError, RecipeError, RunError
 from boqsa.inference.load import build_model, load
-from boqsa.inference.run import read_manifest, read_recipe
+from boqsa.inference.run import load_weights, read_manifest, read_recipe
 from boqsa.recipes import Recipe
 from boqsa.recipes.band import Band, Curve
+from boqsa.training import folder as training_folder
 from boqsa.training import loop as training_loop
 from boqsa.training import step as training_step
 from boqsa.training.evaluation import evaluate
@@ -243,6 +244,7 @@ def test_a_run_says_how_it_stands_in_the_band(
     assert "expected 0.950 to 0.990 at this step): look at docs/collapsed.md" in err
     assert err.count("on track, by seeds 1, 2, 3") == 1
     assert asked == [both["train_data"].manifest.fingerprint]
+    assert rows(tmp_path / "run", "started")[0]["identity"] == asked[0]
 
 
 def test_a_run_without_a_band_says_so_once(tmp_path: Path, recipe: Recipe, both: dict, capsys: Any) -> None:
@@ -274,11 +276,29 @@ def test_init_from_starts_at_the_weights_of_another_run(
 def test_init_from_refuses_what_does_not_fit(tmp_path: Path, recipe: Recipe, changed: Change, both: dict) -> None:
     train(recipe, tmp_path / "source", **both)
     other = changed(recipe, model={"num_slots": 4}, train={"init_from": str(tmp_path / "source")})
-    with pytest.raises(RunError, match="do not fit this recipe"):
+    with pytest.raises(
+        RunError, match=r"do not fit this recipe: slot_encoder\.\S+ has shape \(3, 8\), expected \(4, 8\)\.$"
+    ):
         train(other, tmp_path / "run", **both)
-    with pytest.raises(RunError, match="no run folder"):
+    wider = changed(other, model={"slot_size": 16})
+    with pytest.raises(RunError, match=r"has shape \(.*\), expected \(.*\); \d+ more do not fit\.$"):
+        train(wider, tmp_path / "run", **both)
+    with pytest.raises(
+        RunError, match=r"^--train\.init-from names .*nowhere, where there is no run folder; give "
+    ) as no:
         train(changed(recipe, train={"init_from": str(tmp_path / "nowhere")}), tmp_path / "run", **both)
+    assert "would make it" not in str(no.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_init_from_takes_one_checkpoint_of_a_run(
+    tmp_path: Path, recipe: Recipe, changed: Change, both: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(changed(recipe, train={"evaluate_every": 2}), tmp_path / "source", **both)
+    older = tmp_path / "source" / "checkpoints" / "last-1"
+    later = changed(recipe, train={"init_from": str(older), "steps": 1})
+    train(later, tmp_path / "later", **both)  # a step of rate 0
+    assert all(torch.equal(value, weights(tmp_path / "later")[name]) for name, value in load_weights(older).items())
 
 
 @pytest.mark.parametrize(("at", "kept"), [(6, 4), (1, None)])
@@ -419,7 +439,7 @@ def test_two_processes_do_not_train_one_run(tmp_path: Path, recipe: Recipe, both
     (tmp_path / "run").mkdir()
     with (
         one_process(tmp_path / "run" / ".lock", wait=False),
-        pytest.raises(InputError, match="another process is training"),
+        pytest.raises(BusyError, match="another process is training"),
     ):
         train(recipe, tmp_path / "run", **both)
     assert train(recipe, tmp_path / "run", **both)
@@ -428,10 +448,20 @@ def test_two_processes_do_not_train_one_run(tmp_path: Path, recipe: Recipe, both
 def test_another_process_went_on_between_reading_and_locking(
     tmp_path: Path, recipe: Recipe, both: dict, monkeypatch: Any
 ) -> None:
-    train_until(monkeypatch, 6, recipe, tmp_path / "run", **both)
-    monkeypatch.setattr("boqsa.training.loop.state_of", lambda run: (8, 12))
-    with pytest.raises(RunError, match="gone on with"):
-        train(recipe, tmp_path / "run", **both)
+    run = tmp_path / "run"
+    train_until(monkeypatch, 6, recipe, run, **both)
+    real, others = training_folder.refuse_links, [lambda: train_until(monkeypatch, 10, recipe, run, **both)]
+
+    def later(path: Path) -> None:
+        if others:
+            others.pop()()
+        real(path)
+
+    monkeypatch.setattr(training_folder, "refuse_links", later)
+    with pytest.raises(BusyError, match="gone on with"):
+        train(recipe, run, **both)
+    assert state_of(run) == (8, 12)
+    assert rows(run, "resumed")[-1]["step"] == 4
 
 
 def test_other_data_is_refused(tmp_path: Path, recipe: Recipe, both: dict, squares: Callable, monkeypatch: Any) -> None:

@@ -6,10 +6,17 @@ import pytest
 
 from boqsa.errors import RecipeError
 from boqsa.recipes import Recipe
-from boqsa.training.processes import Processes, any_process, join_processes, rank_and_count, started_processes
+from boqsa.training.processes import (
+    Processes,
+    any_process,
+    join_processes,
+    rank_and_count,
+    speaks_for_all,
+    started_processes,
+)
 
 NAMES = ("TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE", "WORLD_SIZE", "SLURM_NTASKS", "SLURM_STEP_ID", "SLURM_JOB_NAME")
-NAMES += ("SLURM_NTASKS_PER_NODE", "SLURM_NNODES")
+NAMES += ("SLURM_NTASKS_PER_NODE", "SLURM_NNODES", "SLURM_LOCALID", "LOCAL_RANK")
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +59,26 @@ def test_alone() -> None:
     assert rank_and_count() == (0, 1)
     assert any_process(True, None)
     assert not any_process(False, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "speaks"),
+    [
+        ({}, True),
+        ({"TORCHELASTIC_RUN_ID": "7", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}, True),
+        ({"TORCHELASTIC_RUN_ID": "7", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, False),
+        ({"TORCHELASTIC_RUN_ID": "7", "LOCAL_WORLD_SIZE": "1", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, True),
+        (
+            {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1"},
+            False,
+        ),  # not how many a node
+        ({"SLURM_NTASKS": "2", "SLURM_LOCALID": "1"}, True),  # a batch script, which trains alone
+    ],
+)
+def test_who_speaks(words: dict[str, str], speaks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in words.items():
+        monkeypatch.setenv(name, value)
+    assert speaks_for_all() is speaks
 
 
 def test_a_batch_script_without_srun_trains_alone(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

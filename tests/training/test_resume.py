@@ -17,10 +17,12 @@ from boqsa.errors import RunError
 from boqsa.inference.load import load
 from boqsa.inference.run import checkpoint_names, read_manifest, read_recipe, sha256
 from boqsa.recipes import Recipe
+from boqsa.training import loop
 from boqsa.training import step as training_step
 from boqsa.training.log import read_log
 from boqsa.training.loop import state_of, train
 from boqsa.training.results import evaluate_run
+from boqsa.training.resume import kept
 
 Change = Callable[..., Recipe]
 TIMES = ("images_per_second", "seconds")
@@ -118,15 +120,148 @@ def test_after_a_fall_back_the_run_ends_as_if_nothing_had_happened(
     assert rows(broken, *events) == rows(tmp_path / "whole", *events)
 
 
+def everything(run: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
 def test_where_all_are_damaged_the_run_is_refused_and_left_as_it_is(
-    recipe: Recipe, both: dict[str, PackedDataset], broken: Path
+    recipe: Recipe, changed: Change, both: dict[str, PackedDataset], broken: Path
 ) -> None:
     for name in ("last", "last-1"):
         flip(broken / "checkpoints" / name / "trainer.pt")
-    before = {path: path.read_bytes() for path in broken.rglob("*") if path.is_file()}
-    with pytest.raises(RunError, match=r"checkpoints/last is damaged: the sha256 of trainer\.pt"):
+    before = everything(broken)
+    with pytest.raises(
+        RunError,
+        match=r"checkpoints/last is damaged: the sha256 of trainer\.pt .*checkpoints/last-1 is damaged.*, too; .*"
+        r"weights of step 6, with --train\.init-from \S+/checkpoints/best_loss and another --out\.$",
+    ) as caught:
         train(recipe, broken, **both)
-    assert {path: path.read_bytes() for path in broken.rglob("*") if path.is_file()} == before
+    assert everything(broken) == before
+    named = str(caught.value).split("--train.init-from ")[1].split()[0]
+    assert train(changed(recipe, train={"init_from": named}), broken.parent / "anew", **both)
+    flip(broken / "checkpoints" / "best_loss" / "model.safetensors")
+    with pytest.raises(RunError, match=r"--train\.init-from \S+/checkpoints/best_ari_fg "):
+        train(recipe, broken, **both)
+    shutil.rmtree(broken / "checkpoints" / "best_ari_fg")
+    with pytest.raises(RunError, match=r"Train again, into another --out\.$"):
+        state_of(broken)
+
+
+@pytest.mark.parametrize("fall_back", [False, True])
+def test_best_checkpoints_of_steps_that_are_not_reached_do_not_stay(
+    *, fall_back: bool, tmp_path: Path, recipe: Recipe, changed: Change, both: dict[str, PackedDataset]
+) -> None:
+    """Evaluations at 3, 6 and 9, each the best so far, checkpoints at 4 and 8, death in step 11."""
+    recipe = changed(recipe, train={"evaluate_every": 3})
+    train(recipe, tmp_path / "whole", **both)
+    broken, checkpoints = tmp_path / "broken", tmp_path / "broken" / "checkpoints"
+    train_until(10, recipe, broken, **both)
+    names = ("best_loss", "best_ari_fg")
+    best = {name: read_manifest(checkpoints / name)["step"] for name in names}
+    assert best["best_loss"] == 9
+    if fall_back:
+        flip(checkpoints / "last" / "model.safetensors")
+    start = 4 if fall_back else 8
+    train_until(start, recipe, broken, **both)  # goes on from there, and dies before the next step
+    for name in names:
+        if best[name] > start:
+            assert not (checkpoints / name).exists()
+        else:
+            assert read_manifest(checkpoints / name)["step"] == best[name]
+    assert train(recipe, broken, **both)
+    for name in ("last", "last-1", *names):
+        assert identical(tmp_path / "whole", broken, name), name
+        steps = [read_manifest(run / "checkpoints" / name)["step"] for run in (tmp_path / "whole", broken)]
+        assert steps[0] == steps[1], name
+    events = ("started", "step", "evaluation", "diagnostics", "finished")
+    assert rows(broken, *events) == rows(tmp_path / "whole", *events)
+
+
+def test_before_the_first_checkpoint_nothing_is_best(
+    recipe: Recipe, changed: Change, both: dict[str, PackedDataset], tmp_path: Path
+) -> None:
+    recipe = changed(recipe, train={"evaluate_every": 2})
+    run = tmp_path / "run"
+    train_until(3, recipe, run, **both)
+    assert (run / "checkpoints" / "best_loss").exists()
+    train_until(0, recipe, run, **both)
+    assert checkpoint_names(run, older=True) == []
+
+
+def test_what_is_best_is_found_again_where_the_best_weights_had_to_go(
+    recipe: Recipe, changed: Change, both: dict[str, PackedDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best weights at step 4 were replaced by those of step 6, which the run that goes on at 4 never finds."""
+    recipe = changed(recipe, train={"evaluate_every": 2})
+    run = tmp_path / "run"
+    train_until(7, recipe, run, **both)
+    assert read_manifest(run / "checkpoints" / "best_loss")["step"] == 6
+    real = loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", lambda *args, **options: {**real(*args, **options), "loss": 9.0})
+    train_until(7, recipe, run, **both)
+    assert read_manifest(run / "checkpoints" / "best_loss")["step"] == 6
+    assert rows(run, "evaluation")[-1]["loss"] == 9.0
+
+
+def test_a_file_in_the_place_of_the_checkpoints_is_refused_and_nothing_is_lost(
+    recipe: Recipe, changed: Change, both: dict[str, PackedDataset], broken: Path
+) -> None:
+    shutil.rmtree(broken / "checkpoints")
+    (broken / "checkpoints").write_text("mine")
+    before = everything(broken)
+    with pytest.raises(RunError, match=r"checkpoints is a file.*move it away\.$"):
+        train(changed(recipe, train={"steps": 16}), broken, **both, allow_changes=True)
+    assert everything(broken) == before
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_finished_run_without_its_checkpoints_is_not_trained_again(
+    empty: bool, recipe: Recipe, both: dict[str, PackedDataset], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train(recipe, run, **both)
+    shutil.rmtree(run / "checkpoints")
+    if empty:
+        (run / "checkpoints").mkdir()
+    before = everything(run)
+    with pytest.raises(RunError, match=r"finished by its log, but its checkpoints are gone; put .* another --out\.$"):
+        train(recipe, run, **both)
+    assert everything(run) == before
+
+
+def test_a_death_before_the_only_checkpoint_of_a_short_run_is_no_finished_run(
+    recipe: Recipe, changed: Change, both: dict[str, PackedDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    short = changed(recipe, train={"steps": 4, "evaluate_every": 9})
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", die)
+        with pytest.raises(Killed):
+            train(short, tmp_path / "run", train_data=both["train_data"])
+    assert rows(tmp_path / "run", "finished")
+    assert train(short, tmp_path / "run", **both)
+
+
+def test_looking_at_a_run_unpickles_nothing(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the state of training was read"))
+    assert state_of(broken) == (8, 12)
+    assert kept(broken).endswith("checkpoints/last holds the last good state, of step 8")
+
+
+def test_the_state_that_was_read_is_let_go(recipe: Recipe, both: dict[str, PackedDataset], broken: Path) -> None:
+    seen: list[Any] = []
+    real = loop._Training.run_steps
+
+    def looking(training: Any, *arguments: Any) -> bool:
+        seen.append(training.saved.trainer)
+        return real(training, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Training, "run_steps", looking)
+        assert train(recipe, broken, **both)
+    assert seen == [{}]
 
 
 def test_a_death_between_the_renames_is_mended(recipe: Recipe, both: dict[str, PackedDataset], broken: Path) -> None:

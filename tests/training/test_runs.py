@@ -133,6 +133,9 @@ def test_runs_of_the_demo_stand_before_its_band(tmp_path: Path) -> None:
     _, bands = curves_to_compare([run])
     assert {HELD_OUT_LOSS, "ari_fg"} <= bands.keys()
     assert bands["ari_fg"].low[-1] < bands["ari_fg"].high[-1]
+    then = rows([0.2])
+    then[0]["identity"] = "renderer 0"  # and not today's, which the band is of
+    assert curves_to_compare([write_run(tmp_path / "old", get_recipe("demo"), then)])[1] == {}
     write_run(
         tmp_path / "b", Recipe.from_json((tmp_path / "a" / "recipe.json").read_text().replace("13000", "12000")), []
     )

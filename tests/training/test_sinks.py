@@ -142,6 +142,29 @@ def test_a_sink_that_fails_is_said_once_and_the_run_goes_on(
     assert capsys.readouterr().err.count("wandb failed (the network is gone); the run goes on without it") == 1
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("shapes do not match")])
+def test_a_picture_that_cannot_be_drawn_ends_the_pictures_alone(
+    tmp_path: Path,
+    recipe: Recipe,
+    both: dict[str, Any],
+    wandb: FakeWandb,
+    error: Exception,
+    monkeypatch: Any,
+    capsys: Any,
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("boqsa.training.loop.draw_scenes", fail)
+    assert train(recipe, tmp_path / "run", **both, log_to=["wandb"])
+    said = capsys.readouterr().err
+    assert said.count("drawing a picture failed") == 1, "and there were two evaluations"
+    assert str(error) in said
+    train(recipe, tmp_path / "without", **both)
+    assert same_numbers(read_log(tmp_path / "run"), read_log(tmp_path / "without"))
+    assert len([row for row in wandb.logged if "validation/loss" in row]) == 2, "the sink itself goes on"
+
+
 def test_sinks_leave_no_trace_in_the_recipe_and_the_log(
     tmp_path: Path, recipe: Recipe, both: dict[str, Any], wandb: FakeWandb
 ) -> None:

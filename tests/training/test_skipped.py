@@ -1,6 +1,7 @@
 """Steps that give no number: nothing changes, they are counted, and too many in a row end the run."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,11 +163,53 @@ def test_too_many_in_a_row_end_the_run(
     if stops_at is None:
         assert train(recipe, run, train_data=train_data)
         return
-    with pytest.raises(RunError, match=rf"not a number at step {stops_at}, after .*last good state, of step 4"):
+    saved = stops_at if patience else 4  # where none is skipped the weights are spoilt
+    with pytest.raises(
+        RunError,
+        match=rf"not a number at step {stops_at}, after .*last good state, of step {saved}\. "
+        r"Go on with a lower .*`boqsa train --resume \S+ --allow-changes --train.learning-rate 0\.0005`\.",
+    ):
         train(recipe, run, train_data=train_data)
     row = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
     assert (row["event"], row["step"], row["in_a_row"]) == ("diverged", stops_at, patience or 1)
-    assert read_manifest(run / "checkpoints" / "last")["step"] == 4
+    assert read_manifest(run / "checkpoints" / "last")["step"] == saved
+    assert all(tensor.isfinite().all() for tensor in load(run).state_dict().values())
+
+
+@pytest.mark.parametrize(("spoilt", "saved"), [({5, 6, 7}, 8), ({9, 10, 11}, 11)])
+@pytest.mark.parametrize("from_the_one_before", [False, True])
+def test_what_was_good_before_a_stop_is_saved_and_goes_on(
+    *,
+    spoilt: set[int],
+    saved: int,
+    from_the_one_before: bool,
+    tmp_path: Path,
+    recipe: Recipe,
+    changed: Change,
+    train_data: PackedDataset,
+    spoil: Callable[..., None],
+) -> None:
+    """Also when the last steps of all are those: then there is a step left to go on with."""
+    first = min(spoilt)
+    recipe = changed(recipe, train={"sigma_steps": 20})  # noise in every step
+    train(changed(recipe, train={"steps": first, "keep_last": 1}), tmp_path / "good", train_data=train_data)
+    spoil(spoilt)
+    recipe = changed(recipe, train={"nonfinite_patience": 3, "log_every": 2, "keep_last": 1})
+    run = tmp_path / "run"
+    with pytest.raises(RunError, match=rf"of step {saved}\. .*delete \S+/last first: then \S+/last-1 is used"):
+        train(recipe, run, train_data=train_data)
+    one, other = (load(folder).state_dict() for folder in (tmp_path / "good", run))
+    assert all(torch.equal(one[name], other[name]) for name in one), "the state before the first of them"
+    before = read_manifest(run / "checkpoints" / "last-1")["step"]
+    assert before == max(step for step in (4, 8) if step <= first)
+
+    spoil(set())
+    if from_the_one_before:
+        shutil.rmtree(run / "checkpoints" / "last")
+    lower = changed(recipe, train={"learning_rate": 5e-4})
+    assert train(lower, run, train_data=train_data, allow_changes=True)
+    assert rows(run, "resumed")[0]["step"] == (before if from_the_one_before else saved)
+    assert rows(run, "finished")
 
 
 def test_weights_that_are_no_numbers_are_never_saved(

@@ -1,5 +1,8 @@
 """`boqsa train RECIPE --out RUN [any field]` and `boqsa train --resume RUN`."""
 
+import contextlib
+import io
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from boqsa.commands.arguments import parse, print_json
-from boqsa.errors import RecipeError, RunError
+from boqsa.errors import BoqsaError, MachineError, RecipeError, RunError
 from boqsa.recipes import Recipe, get_recipe
 
 LogTo = tuple[Literal["tensorboard", "wandb"], ...]
@@ -47,7 +50,26 @@ class Resume:
 
 
 def main(arguments: list[str]) -> int:
-    """Entry of the command."""
+    """Entry of the command. What every process of a job refuses is said by one; what befell one alone, by that one."""
+    try:
+        return _main(arguments)
+    except MachineError:
+        raise
+    except BoqsaError:
+        if _speaks_for_all():
+            raise
+        return 2
+
+
+def _speaks_for_all() -> bool:
+    if not os.environ.keys() & {"LOCAL_RANK", "SLURM_LOCALID"}:
+        return True  # without importing torch
+    from boqsa.training.processes import speaks_for_all
+
+    return speaks_for_all()
+
+
+def _main(arguments: list[str]) -> int:
     if any(argument.split("=")[0] == "--resume" for argument in arguments):
         return _resume(arguments)
     if not arguments or arguments[0].startswith("-"):
@@ -59,7 +81,8 @@ def main(arguments: list[str]) -> int:
         raise RecipeError("name a recipe first, as in `boqsa train demo --out RUN`; `boqsa recipes` lists them.")
     name, *rest = arguments
     default = Train(out=tyro.MISSING, recipe=get_recipe(name))
-    chosen = parse(Train, rest, command=f"train {name}", default=default)
+    with _one_usage():
+        chosen = parse(Train, rest, command=f"train {name}", default=default)
     return _train(chosen.recipe, chosen.out, log_to=chosen.log_to, as_json=chosen.json)
 
 
@@ -68,10 +91,16 @@ def _resume(arguments: list[str]) -> int:
 
     run = _named_run(arguments)
     default = Resume(resume=run, recipe=read_recipe(run))
-    chosen = parse(Resume, arguments, command="train", default=default)
+    with _one_usage():
+        chosen = parse(Resume, arguments, command="train", default=default)
     return _train(
         chosen.recipe, chosen.resume, log_to=chosen.log_to, as_json=chosen.json, allow_changes=chosen.allow_changes
     )
+
+
+def _one_usage() -> contextlib.AbstractContextManager[object]:
+    """Inside, wrong usage is explained by one process of a job."""
+    return contextlib.nullcontext() if _speaks_for_all() else contextlib.redirect_stderr(io.StringIO())
 
 
 def _named_run(arguments: list[str]) -> Path:
@@ -96,7 +125,7 @@ def _train(recipe: Recipe, run: Path, *, log_to: LogTo, as_json: bool, allow_cha
     with rendering() as progress:
         train_data = open_split(recipe.data, recipe.data.train_split, progress=progress)
     validation_data = open_validation(recipe.data)
-    if validation_data is None:
+    if validation_data is None and _speaks_for_all():
         print(
             f"{train_data.path} has no split {recipe.data.validation_split!r}: nothing is scored during "
             "training, and there will be no best_* checkpoints.",

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from boqsa.errors import InputError, RecipeError, RunError
-from boqsa.inference.run import CONFIG, MODEL, RECIPE, checkpoint_folder, load_weights, read_recipe
+from boqsa.inference.run import CONFIG, MODEL, RECIPE, checkpoint_folder, load_weights, misfit, read_recipe
 from boqsa.models import MixtureModel, TransformerModel
 from boqsa.models.published import Model
 from boqsa.plain import read_json
@@ -89,7 +89,12 @@ def load(path_or_hub_id: str | Path, *, checkpoint: str = "last") -> Model:
     path = Path(path_or_hub_id)
     if (path / RECIPE).is_file():
         weights = load_weights(checkpoint_folder(path, checkpoint))
-        return _with_weights(build_model(read_recipe(path)), weights, path)
+        recipe = read_recipe(path)
+        try:
+            model = build_model(recipe)
+        except RecipeError as error:
+            raise RecipeError(f"{path / RECIPE}: {error}") from None
+        return _with_weights(model, weights, path)
     if path.is_dir():
         return _load_saved(path)
     if path.exists():
@@ -148,11 +153,10 @@ def _with_weights(model: Model, weights: dict[str, Tensor], folder: Path) -> Mod
             f"the weights in {folder} are {', '.join(map(str, dtypes))}; expected floating point of one kind."
         )
     model.to(next(iter(dtypes), None))
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = "; ".join(line.strip() for line in str(error).splitlines()[1:])
-        raise RunError(f"the weights in {folder} do not fit its configuration: {reason}") from None
+    wrong = misfit(model, weights)
+    if wrong is not None:
+        raise RunError(f"the weights in {folder} do not fit its configuration: {wrong}.")
+    model.load_state_dict(weights)
     return model.eval()
 
 

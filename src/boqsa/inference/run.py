@@ -16,7 +16,7 @@ else, and nothing is written through a link that a run holds.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from boqsa.atomic import atomic_folder
-from boqsa.errors import RunError
+from boqsa.errors import RecipeError, RunError
 from boqsa.plain import read_json, read_small_text
 from boqsa.recipes import Recipe
 
@@ -38,7 +38,7 @@ def read_recipe(run: str | Path) -> Recipe:
 
     Raises:
         RunError: if `run` is not a run folder, or the recipe is not text.
-        RecipeError: if its recipe is damaged.
+        RecipeError: if its recipe is damaged; the message names the file.
     """
     path = Path(run) / RECIPE
     if not Path(run).is_dir():
@@ -53,7 +53,10 @@ def read_recipe(run: str | Path) -> Recipe:
         raise RunError(f"{path} is damaged: it is not text; restore it, or train again.") from None
     except ValueError as error:
         raise RunError(f"{path} is no recipe ({error}); restore it, or train again.") from None
-    return Recipe.from_json(text)
+    try:
+        return Recipe.from_json(text)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from None
 
 
 def checkpoint_names(run: str | Path, *, older: bool = False) -> list[str]:
@@ -137,6 +140,21 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
         return load_file(folder / MODEL)
     except (SafetensorError, OSError) as error:
         raise RunError(f"{folder / MODEL} cannot be read ({error}); use another checkpoint.") from None
+
+
+def misfit(model: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
+    """In words, what of some weights does not fit a model: the first tensor, and how many more; None if all fit."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    wrong = [name for name in expected | found if found.get(name) != expected.get(name)]
+    if not wrong:
+        return None
+    name = wrong[0]
+    has = f"has shape {found[name]}" if name in found else "is missing"
+    wants = f"expected {expected[name]}" if name in expected else "expected no tensor of this name"
+    more = f"; {len(wrong) - 1} more do not fit" if len(wrong) > 1 else ""
+    shown = name if name.isprintable() else repr(name)  # terminals obey what cannot be printed
+    return f"{shown} {has}, {wants}{more}"
 
 
 def write_checkpoint(

@@ -266,10 +266,12 @@ class TrainRecipe:
     nonfinite_patience: int = field(default=10, metadata=_ADDED_LATER)
     """Steps in a row whose loss or gradient is not a number, and which are skipped, before the run stops; 0 skips none
     and stops at the first."""
+    deterministic: bool = field(default=False, metadata=_ADDED_LATER)
+    """On a GPU, take algorithms alone that give the same bits each time, which are slower. A CPU does so anyway."""
     log_every: int = 100
     """Steps between lines of the log."""
     init_from: str | None = None
-    """Run whose weights to start from."""
+    """Run whose weights to start from, or one of its checkpoints: RUN/checkpoints/best_loss."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate"):

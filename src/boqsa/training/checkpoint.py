@@ -90,15 +90,23 @@ def load_trainer(folder: Path) -> dict[str, Any]:
     return state
 
 
+def read_step(folder: Path) -> int:
+    """Finished steps of a verified checkpoint. Its state of training is compared with its sha256, and not unpickled.
+
+    Raises:
+        RunError: if the checkpoint is damaged.
+    """
+    step: int = _manifest_with_step(folder)["step"]
+    return step
+
+
 def read_training(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Manifest and state of training of a verified checkpoint; None for the state where it holds weights alone.
 
     Raises:
         RunError: if the checkpoint is damaged.
     """
-    manifest = read_manifest(folder)
-    if type(manifest.get("step")) is not int:
-        raise RunError(f"{folder} is damaged: its manifest names no step; use another checkpoint, or train again.")
+    manifest = _manifest_with_step(folder)
     if TRAINER not in manifest["sha256"]:
         return manifest, None
     disagree = f"{folder} is damaged: {MANIFEST} and {TRAINER} disagree; use another checkpoint, or train again."
@@ -114,3 +122,10 @@ def read_training(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
             f"{folder} is damaged: {TRAINER} is no state of training; use another checkpoint, or train again."
         ) from None
     return manifest, state
+
+
+def _manifest_with_step(folder: Path) -> dict[str, Any]:
+    manifest = read_manifest(folder)
+    if type(manifest.get("step")) is not int:
+        raise RunError(f"{folder} is damaged: its manifest names no step; use another checkpoint, or train again.")
+    return manifest

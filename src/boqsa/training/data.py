@@ -1,6 +1,7 @@
 """From the data part of a recipe to its splits, and to the images of a step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,6 +117,13 @@ def data_identity(data: DataRecipe, fingerprint: str) -> str:
     The recipe says the rest of built-in scenes, and how they are packed does not matter.
     """
     return f"renderer {RENDERER}" if data.name == "scenes" else fingerprint
+
+
+def logged_identity(data: DataRecipe, rows: Iterable[Mapping[str, Any]]) -> str:
+    """`data_identity` as it was when the run of these log rows started; logs of earlier versions take today's."""
+    started = next((row for row in rows if row.get("event") == "started"), {})
+    identity = started.get("identity")
+    return identity if isinstance(identity, str) else data_identity(data, str(started.get("data", "")))
 
 
 def _free_bytes(device: torch.device) -> int:

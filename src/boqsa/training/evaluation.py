@@ -125,7 +125,7 @@ def evaluate(
                             masks = attention_masks(output.attention, tuple(image.shape[-2:]))
                         for metric in metrics.values():
                             metric.update(masks, true)
-        spectral_norm = _spectral_norm(model, split, min(count, _STABILITY_IMAGES), iterations, device)
+        spectral_norm = _spectral_norm(model, split, min(count, _STABILITY_IMAGES), size, iterations, device)
     finally:
         model.train(was_training)
     means = {name: float(mean.compute()) for name, mean in losses.items()}
@@ -141,12 +141,19 @@ def evaluate(
 
 
 def _spectral_norm(
-    model: nn.Module, split: ImageSplit, count: int, iterations: int | None, device: torch.device | str
+    model: nn.Module, split: ImageSplit, count: int, size: int, iterations: int | None, device: torch.device | str
 ) -> float | None:
-    """Of the slot update on the first `count` images; outside inference mode, which knows no derivatives."""
-    indices = np.arange(count)
-    image = split.batch(indices)["image"].to(device)
-    return update_spectral_norm(model, image, noise=samples(model, indices, device), iterations=iterations)
+    """Of the slot update on the first `count` images, at most `size` at a time, as memory has room for no more; outside
+    inference mode, which knows no derivatives."""
+    total = 0.0
+    for first in range(0, count, size):
+        indices = np.arange(first, min(first + size, count))
+        image = split.batch(indices)["image"].to(device)
+        norm = update_spectral_norm(model, image, noise=samples(model, indices, device), iterations=iterations)
+        if norm is None:
+            return None
+        total += norm * (len(indices) / count)
+    return total
 
 
 class _BatchMean(MeanOverImages):

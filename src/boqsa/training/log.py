@@ -37,6 +37,7 @@ class Log:
         self.path = run / FILE
         self._names = tuple(dict.fromkeys(sinks))
         self._sinks: dict[str, Sink] = {}
+        self._draws = True
         self._say: Callable[[str], None] = print
         require_sinks(self._names)
 
@@ -59,11 +60,16 @@ class Log:
     @property
     def wants_pictures(self) -> bool:
         """Whether a picture would be shown to anyone; drawing one costs time."""
-        return bool(self._sinks)
+        return self._draws and bool(self._sinks)
 
     def picture(self, name: str, step: int, picture: Image.Image) -> None:
         """Show an RGB picture in the sinks; `log.jsonl` has none."""
         self._each(lambda sink: sink.picture(name, step, picture))
+
+    def leave_out_pictures(self, error: Exception) -> None:
+        """Want no more pictures, as drawing one failed, and tell the user so."""
+        self._draws = False
+        self._say(f"drawing a picture failed ({_reason(error)}); the run goes on without pictures")
 
     def close(self) -> None:
         """End the sinks."""
@@ -92,8 +98,7 @@ class Log:
                 self._leave_out(name, error)
 
     def _leave_out(self, name: str, error: Exception) -> None:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        self._say(f"{name} failed ({reason}); the run goes on without it, {self.path} has every number")
+        self._say(f"{name} failed ({_reason(error)}); the run goes on without it, {self.path} has every number")
 
 
 class NoLog(Log):
@@ -104,6 +109,10 @@ class NoLog(Log):
 
     def flush(self) -> None:
         """Nothing."""
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from boqsa.errors import RecipeError, RunError
+from boqsa.errors import MachineError, RecipeError
 from boqsa.recipes import Recipe
 from boqsa.training.machine import accelerator
 
@@ -105,6 +105,18 @@ def rank_and_count() -> tuple[int, int]:
     return 0, 1
 
 
+def speaks_for_all() -> bool:
+    """Whether this process says what every process of its job would: the first one; the first of each node, as long as
+    they have not joined. Nodes may find different things, and the processes of one node do not."""
+    if rank_and_count()[1] > 1:
+        return rank_and_count()[0] == 0
+    place = "LOCAL_RANK" if torch.distributed.is_torchelastic_launched() else "SLURM_LOCALID"
+    try:
+        return started_processes().total == 1 or os.environ.get(place, "0") == "0"
+    except RecipeError:  # what SLURM says is not enough: each process finds that
+        return os.environ.get(place, "0") == "0"
+
+
 def agreement_group(fabric: Fabric) -> "torch.distributed.ProcessGroup | None":
     """A group in which the processes agree by way of the CPU, so that the accelerator is not waited for; None alone."""
     return torch.distributed.new_group(backend="gloo") if fabric.world_size > 1 else None
@@ -133,7 +145,7 @@ def missing_each_other() -> Iterator[None]:
     """Say in one line that another process of the job died: any exchange with it may fail, in any of its words.
 
     Raises:
-        RunError: in place of what gloo or NCCL raise.
+        MachineError: in place of what gloo or NCCL raise.
     """
     try:
         yield
@@ -142,7 +154,7 @@ def missing_each_other() -> Iterator[None]:
         is_lost = isinstance(error, torch.distributed.DistError) or "gloo" in words or "NCCL" in words
         if rank_and_count()[1] == 1 or not is_lost:
             raise
-        raise RunError(
+        raise MachineError(
             f"another process of this job is gone ({words.splitlines()[0]}); its own message says why. "
             "Start the same command again: it goes on from the last checkpoint."
         ) from None

@@ -1,14 +1,25 @@
 """What a run folder holds, and whether a recipe may start there or go on. Nothing here writes."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
+from boqsa.data import PackedDataset
 from boqsa.errors import RunError
-from boqsa.inference.run import RECIPE, read_recipe, refuse_links, resumable_folders
+from boqsa.inference.run import (
+    CHECKPOINTS,
+    MANIFEST,
+    RECIPE,
+    read_manifest,
+    read_recipe,
+    refuse_links,
+    resumable_folders,
+)
+from boqsa.plain import read_small_text
 from boqsa.recipes import Recipe
 from boqsa.recipes.recipe import differences
-from boqsa.training.checkpoint import read_training
+from boqsa.training.checkpoint import read_step, read_training
 from boqsa.training.log import CHANGED, read_log
 
 LOCK = ".lock"
@@ -18,10 +29,14 @@ CHANGEABLE = (
     *("train.steps", "train.accumulate", "train.precision", "train.learning_rate", "train.dvae.learning_rate"),
     *("train.half_life_steps", "train.dvae.half_life_steps", "train.patience", "train.clip_norm"),
     *("train.nonfinite_patience", "train.keep_last", "train.checkpoint_every", "train.evaluate_every"),
-    *("train.log_every", "model.recompute", "evaluate.batch_size", "evaluate.validation_limit"),
+    *("train.log_every", "train.deterministic"),
+    *("model.recompute", "evaluate.batch_size", "evaluate.validation_limit"),
 )
 """Fields that a user may change in the middle of a run, on purpose. With any other the state of training would not fit,
 or earlier steps would have another meaning: that is a new run, from these weights."""
+
+
+Content = TypeVar("Content")
 
 
 class Saved(NamedTuple):
@@ -29,12 +44,16 @@ class Saved(NamedTuple):
 
     folder: Path
     """The newest whole checkpoint."""
+    step: int
+    """Its finished steps."""
     trainer: dict[str, Any]
     """Its state of training."""
     damaged: tuple[str, ...]
     """What is wrong with the newer ones."""
     data: tuple[str, ...]
     """Fingerprint of the data it was trained on, and of those that it was then told to go on with, if any."""
+    images: int | None
+    """How many images these data had; None in checkpoints of earlier versions."""
 
 
 def state_of(run: str | Path) -> tuple[int, int] | None:
@@ -48,8 +67,8 @@ def state_of(run: str | Path) -> tuple[int, int] | None:
     if not _holds_something(run):
         return None
     total = read_recipe(run).train.steps
-    found = _newest_whole(run)
-    return (0 if found is None else found[1]["step"]), total
+    found = _newest_whole(run, read_step)
+    return (0 if found is None else found.content), total
 
 
 def saved_training(recipe: Recipe, run: Path, *, allow_changes: bool = False) -> Saved | None:
@@ -68,12 +87,14 @@ def saved_training(recipe: Recipe, run: Path, *, allow_changes: bool = False) ->
         _require_writable(run)
         return None
     refuse_links(run)
+    _require_folder_of_checkpoints(run)
     there = read_recipe(run)
     _require_same_recipe(there, recipe, run, allow_changes=allow_changes)
-    found = _newest_whole(run)
+    found = _newest_whole(run, read_training)
     if found is None:
+        _require_unfinished(run, there)
         return None
-    folder, manifest, trainer, damaged = found
+    folder, (manifest, trainer), damaged = found
     if trainer is None:
         raise RunError(f"{folder} holds weights alone; start a new run from it with --train.init-from.")
     # A checkpoint from before a change has the hash that the recipe had then.
@@ -89,7 +110,40 @@ def saved_training(recipe: Recipe, run: Path, *, allow_changes: bool = False) ->
             f"{run} is finished ({trainer['step']} steps); `boqsa evaluate {run}` scores it, another --out starts "
             f"anew, `boqsa train --resume {run} --allow-changes --train.steps N` goes on to N steps."
         )
-    return Saved(folder, trainer, damaged, (str(trainer.get("data")), *(str(row.get("data")) for row in changes[-1:])))
+    return Saved(
+        folder=folder,
+        step=trainer["step"],
+        trainer=trainer,
+        damaged=damaged,
+        data=(str(trainer.get("data")), *(str(row.get("data")) for row in changes[-1:])),
+        images=trainer.get("images"),
+    )
+
+
+def require_same_data(saved: Saved, data: PackedDataset, run: Path) -> None:
+    """Go on if these are the images that the run was trained on.
+
+    Raises:
+        RunError: if they are others.
+    """
+    now = data.manifest.fingerprint
+    if now not in saved.data:
+        raise RunError(
+            f"{run} was trained on other data than {data.path} ({saved.images or 'some'} images with fingerprint "
+            f"{saved.data[0][:12]} -> {len(data)} images with fingerprint {now[:12]}); give the data it began with, or "
+            "go on with these by --allow-changes."
+        )
+
+
+def checkpoints_now(run: Path) -> list[tuple[str, str]]:
+    """What tells whether a process has saved something since: names and manifests of what a run can go on from."""
+    found = []
+    for folder in resumable_folders(run):
+        try:
+            found.append((folder.name, read_small_text(folder / MANIFEST)))
+        except (OSError, ValueError):
+            found.append((folder.name, ""))
+    return found
 
 
 def changes_between(there: Recipe, recipe: Recipe) -> list[str]:
@@ -103,31 +157,73 @@ def changes_between(there: Recipe, recipe: Recipe) -> list[str]:
 def kept(run: Path) -> str:
     """In words, what a run that has to stop can go on from."""
     try:
-        found = _newest_whole(run)
+        found = _newest_whole(run, read_step)
     except RunError as error:
-        return str(error)
+        return str(error).rstrip(".")
     if found is None:
         return "there is no checkpoint yet"
-    return f"{found[0]} holds the last good state, of step {found[1]['step']}"
+    return f"{found.folder} holds the last good state, of step {found.content}"
 
 
-def _newest_whole(run: Path) -> tuple[Path, dict[str, Any], dict[str, Any] | None, tuple[str, ...]] | None:
-    """Folder, manifest, state of training, and what is wrong with newer ones; None where there is no checkpoint at all.
+class _Found(NamedTuple, Generic[Content]):
+    folder: Path
+    content: Content
+    damaged: tuple[str, ...]
+    """What is wrong with newer ones."""
+
+
+def _newest_whole(run: Path, read: Callable[[Path], Content]) -> _Found[Content] | None:
+    """The newest checkpoint that `read` does not find damaged; None where there is no checkpoint at all.
 
     Raises:
         RunError: if there are some, and all are damaged.
     """
-    damaged: list[RunError] = []
+    damaged: list[str] = []
     for folder in resumable_folders(run):
         try:
-            manifest, trainer = read_training(folder)
-            # Without what to do about it: the caller goes on from this one.
-            return folder, manifest, trainer, tuple(str(error).split("; use another")[0] for error in damaged)
+            return _Found(folder, read(folder), tuple(damaged))
         except RunError as error:
-            damaged.append(error)
-    if damaged:
-        raise damaged[0]
-    return None
+            # Without what to do about it: that depends on the others.
+            damaged.append(str(error).split("; use another")[0])
+    if not damaged:
+        return None
+    also = "".join(f"; {words}, too" for words in damaged[1:])
+    raise RunError(f"{damaged[0]}{also}; no other checkpoint of {run} can be resumed. {_from_weights(run)}")
+
+
+def _from_weights(run: Path) -> str:
+    """What to type where no state of training is left."""
+    for folder in sorted((run / CHECKPOINTS).glob("best_*"), key=lambda path: path.name != "best_loss"):
+        try:
+            step = read_manifest(folder)["step"]
+        except (RunError, KeyError):
+            continue
+        if type(step) is int:
+            return (
+                f"Start a new run from the weights of step {step}, with --train.init-from {folder} and another --out."
+            )
+    return "Train again, into another --out."
+
+
+def _require_folder_of_checkpoints(run: Path) -> None:
+    path = run / CHECKPOINTS
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file, where a run has the folder of its checkpoints; move it away.")
+
+
+def _require_unfinished(run: Path, there: Recipe) -> None:
+    """Refuse a run that came to its end, and whose checkpoints were deleted since: nobody means to train it again.
+
+    A process that dies as it writes the first checkpoint of a short run has logged the end too; its folder of
+    checkpoints is empty, and it had no earlier one.
+    """
+    settings = there.train
+    ended = any(row["event"] == "finished" and row["step"] >= settings.steps for row in read_log(run))
+    if ended and (settings.steps > settings.checkpoint_every or not (run / CHECKPOINTS).exists()):
+        raise RunError(
+            f"{run} is finished by its log, but its checkpoints are gone; put {run / CHECKPOINTS} back, or train again "
+            "into another --out."
+        )
 
 
 def _require_same_recipe(there: Recipe, recipe: Recipe, run: Path, *, allow_changes: bool) -> None:

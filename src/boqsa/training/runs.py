@@ -17,7 +17,7 @@ from boqsa.recipes import Recipe
 from boqsa.recipes.band import Band, curve_hash, expected_band
 from boqsa.recipes.recipe import flat
 from boqsa.reports.comparison import HELD_OUT_LOSS, ExpectedRange
-from boqsa.training.data import data_identity
+from boqsa.training.data import logged_identity
 from boqsa.training.log import read_log
 from boqsa.training.resume import LOCK, state_of
 
@@ -204,8 +204,7 @@ def curves_to_compare(runs: Sequence[Path]) -> tuple[dict[str, list[dict[str, An
     for run, name in zip(runs, short, strict=True):
         recipe, rows = read_recipe(run), [row for row in read_log(run) if isinstance(row, dict)]
         logs[name if short.count(name) == 1 else str(run)] = rows
-        fingerprint = next((row.get("data", "") for row in rows if row.get("event") == "started"), "")
-        bands[curve_hash(recipe)] = expected_band(recipe, data_identity(recipe.data, fingerprint))[0]
+        bands[curve_hash(recipe)] = expected_band(recipe, logged_identity(recipe.data, rows))[0]
     band = next(iter(bands.values())) if len(bands) == 1 else None
     if band is None:
         return logs, {}

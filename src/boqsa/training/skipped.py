@@ -39,6 +39,10 @@ class SkippedSteps:
         self._counts[_SINCE_ROW] = 0
         return skipped
 
+    def forgive(self) -> None:
+        """Count rows of skipped steps anew: for what goes on from here, after the run was stopped by them."""
+        self._counts[_IN_ROW] = self._counts[_LONGEST] = 0
+
     @property
     def state(self) -> list[int]:
         """Skipped steps in all, in a row up to now, since the last row of the log, and most in a row since a look."""
