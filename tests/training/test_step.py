@@ -18,10 +18,12 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from boqsa.data import PackedDataset
 from boqsa.errors import RecipeError
 from boqsa.inference.load import build_model
 from boqsa.recipes import MixtureRecipe, Recipe, TransformerRecipe
 from boqsa.training import machine
+from boqsa.training.data import StepImages
 from boqsa.training.step import TrainStep
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -161,6 +163,22 @@ def test_a_step_reads_nothing_from_the_device(recipe: Recipe, kind: str, monkeyp
         for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu"):
             monkeypatch.setattr(torch.Tensor, name, refuse)
         step(images, 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("kind", SMALL)
+def test_the_host_never_waits_for_a_gpu(recipe: Recipe, packed: Path, kind: str) -> None:
+    recipe = small(recipe, kind)
+    recipe = replace(recipe, train=replace(recipe.train, device="cuda"))
+    step = TrainStep(recipe, build_model(recipe).train())
+    for resident in (True, False):
+        images = StepImages(PackedDataset(packed, "train"), step.device, resident=resident)
+        step(images, 0)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            step(images, 1)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def compare_compiled(backend: str) -> None:

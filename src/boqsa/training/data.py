@@ -13,6 +13,7 @@ from boqsa.data.builtin import RENDERER, builtin_scenes
 from boqsa.data.scenes import SceneSettings
 from boqsa.errors import InputError, RecipeError
 from boqsa.recipes import DataRecipe
+from boqsa.training.machine import sent
 
 _ANY_SOURCE = ("arrays", "folder")
 """Readers of people's own files: what they made may stand in for any data set."""
@@ -98,8 +99,8 @@ class StepImages:
     def batch(self, indices: Sequence[int] | Int[np.ndarray, "B"]) -> UInt8[Tensor, "B 3 H W"]:
         """The images of these indices, on the device."""
         if self._resident is not None:
-            return self._resident[torch.as_tensor(np.asarray(indices), device=self._device)]
-        return self._data.batch(indices)["image"].to(self._device)
+            return self._resident[sent(torch.from_numpy(np.asarray(indices)), self._device)]
+        return sent(self._data.batch(indices)["image"], self._device)
 
     @property
     def resident(self) -> bool:

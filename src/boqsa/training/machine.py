@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import boqsa
 from boqsa.errors import RecipeError
 from boqsa.recipes import TrainRecipe
 from boqsa.training.log import read_log
 
-_DECIDES_BITS = ("torch", "device", "threads", "processes")
+_DECIDES_BITS = ("boqsa", "torch", "device", "gpu", "threads", "processes", "deterministic")
 
 _GLIBC_TRIM_THRESHOLD, _GLIBC_TOP_PAD, _GLIBC_MMAP_THRESHOLD = -1, -2, -3
 _MEBIBYTE = 1 << 20
@@ -33,6 +34,16 @@ def accelerator(settings: TrainRecipe) -> str:
             f"train.device is {settings.device!r}, but this machine and torch have {has}; pass --train.device cpu."
         )
     return settings.device
+
+
+def sent(numbers: Tensor, device: torch.device) -> Tensor:
+    """Numbers of the host on the device. A GPU fetches them from pinned memory while the host goes on.
+
+    The host, which never waits in a step, is so always a step or more ahead: what it reads and draws is there in time.
+    """
+    if device.type != "cuda":
+        return numbers.to(device)
+    return numbers.pin_memory().to(device, non_blocking=True)
 
 
 def require_compiler() -> None:
@@ -86,7 +97,8 @@ def machine_facts(device: torch.device, *, processes: int = 1) -> dict[str, Any]
 def changed_since_start(run: Path, facts: dict[str, Any]) -> list[str]:
     """What decides the last bits and is not as it was when the run started, as `threads 1 -> 2`."""
     started = next((row for row in read_log(run) if row["event"] == "started"), facts)
-    started = {"processes": 1, **started}  # logs of earlier versions do not name them
+    defaults = {"processes": 1, "deterministic": False}  # logs of earlier versions do not name them
+    before, now = {**defaults, **started}, {**defaults, **facts}
     return [
-        f"{name} {started.get(name)} -> {facts[name]}" for name in _DECIDES_BITS if started.get(name) != facts[name]
+        f"{name} {before.get(name)} -> {now.get(name)}" for name in _DECIDES_BITS if before.get(name) != now.get(name)
     ]

@@ -24,7 +24,7 @@ from boqsa.recipes import Recipe, TrainRecipe
 from boqsa.slots import LearnedQueries
 from boqsa.training.augment import augment
 from boqsa.training.draws import batch_indices, draw_crops, draw_gumbel, draw_noise, dropout_seed
-from boqsa.training.machine import keep_freed_memory, require_compiler
+from boqsa.training.machine import keep_freed_memory, require_compiler, sent
 from boqsa.training.processes import agreement_group, all_have, any_process, join_processes
 from boqsa.training.schedules import gumbel_tau, learning_rate_factor, query_sigma
 
@@ -182,7 +182,7 @@ class TrainStep:
         settings = self.recipe.train
         if settings.flip or settings.least_crop < 1:
             draws = draw_crops(seed=self.recipe.seed, step=step, positions=positions)
-            image = augment(image, draws.to(self.device), flip=settings.flip, least_crop=settings.least_crop)
+            image = augment(image, sent(draws, self.device), flip=settings.flip, least_crop=settings.least_crop)
         return image.contiguous(memory_format=torch.channels_last) if settings.channels_last else image
 
     def _noise(self, step: int, positions: Sequence[int], *, perturb_queries: bool) -> Noise:
@@ -195,12 +195,13 @@ class TrainStep:
             positions=positions,
             perturb_queries=perturb_queries or recipe.model.queries != "learned",
         )
+        noise = Noise(*(None if tensor is None else sent(tensor, self.device) for tensor in noise))
         if "gumbel_soft" in shapes:
             soft, hard = draw_gumbel(
                 shapes["gumbel_soft"], seed=recipe.seed, step=step, positions=positions, device=self.device
             )
             noise = noise._replace(gumbel_soft=soft, gumbel_hard=hard)
-        return Noise(*(None if tensor is None else tensor.to(self.device) for tensor in noise))
+        return noise
 
 
 def _query_norm(model: Model) -> Float[Tensor, ""] | None:
