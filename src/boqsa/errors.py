@@ -19,3 +19,11 @@ class RecipeError(BoqsaError):
 
 class RunError(BoqsaError):
     """A run folder is missing, finished, of another recipe, or damaged."""
+
+
+class BusyError(RunError):
+    """Another process is training this run, or holds what only one may change; it will be free later."""
+
+
+class FullDiskError(RunError):
+    """No space is left to write to; once some is freed, the same command goes on."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from boqsa.atomic import one_process
 from boqsa.data import PackedDataset
 from boqsa.data.packing import write_packed
-from boqsa.errors import InputError, RecipeError, RunError
+from boqsa.errors import BusyError, InputError, RecipeError, RunError
 from boqsa.inference.load import build_model, load
 from boqsa.inference.run import read_manifest, read_recipe
 from boqsa.recipes import Recipe
@@ -419,7 +419,7 @@ def test_two_processes_do_not_train_one_run(tmp_path: Path, recipe: Recipe, both
     (tmp_path / "run").mkdir()
     with (
         one_process(tmp_path / "run" / ".lock", wait=False),
-        pytest.raises(InputError, match="another process is training"),
+        pytest.raises(BusyError, match="another process is training"),
     ):
         train(recipe, tmp_path / "run", **both)
     assert train(recipe, tmp_path / "run", **both)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from boqsa.atomic import DISK_IS_FULL
-from boqsa.errors import RunError
+from boqsa.errors import FullDiskError, RunError
 from boqsa.inference.run import RECIPE
 from boqsa.recipes import Recipe
 from boqsa.training.processes import rank_and_count
@@ -31,7 +31,7 @@ def told_in_words(recipe: Recipe, run: Path, *, evaluating: bool = False) -> Ite
         evaluating: Whether an evaluation runs, whose batch is another.
 
     Raises:
-        RunError: that line.
+        RunError: that line; a `FullDiskError` where space is what lacks.
     """
     try:
         yield
@@ -51,7 +51,8 @@ def told_in_words(recipe: Recipe, run: Path, *, evaluating: bool = False) -> Ite
         full = error.errno in DISK_IS_FULL
         what = f"no space is left to write {where}" if full else f"cannot use {where}: {error.strerror or error}"
         remedy = "free some" if full else "mend that"
-        raise RunError(f"{what}; {kept(run)}. {_sentence(f'{remedy}, then {_again(run)}')}") from None
+        kind = FullDiskError if full else RunError
+        raise kind(f"{what}; {kept(run)}. {_sentence(f'{remedy}, then {_again(run)}')}") from None
 
 
 def memory_advice(recipe: Recipe, run: Path, *, evaluating: bool = False) -> str:

@@ -22,7 +22,7 @@ from boqsa.plain import read_json
 from boqsa.recipes import Recipe
 from boqsa.recipes.fields import with_fields
 from boqsa.recipes.recipe import differences
-from boqsa.training.data import open_split
+from boqsa.training.data import open_split, require_image_size
 
 PLAN = "plan.json"
 KEPT = ".sweep"
@@ -117,12 +117,7 @@ def check_data(runs: Sequence[PlannedRun]) -> None:
     for data in {run.recipe.data for run in runs}:
         if data.name == "scenes" and data.root is None:
             continue
-        found = open_split(data, data.train_split).image_size
-        if found != (data.image_size, data.image_size):
-            raise RecipeError(
-                f"{data.root} holds {found[0]}x{found[1]} images, the recipe wants {data.image_size}x"
-                f"{data.image_size}; prepare it with --size {data.image_size}."
-            )
+        require_image_size(open_split(data, data.train_split), data.image_size)
 
 
 def write_plan(sweep: Path, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
