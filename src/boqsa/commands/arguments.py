@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from itertools import pairwise, takewhile
+from itertools import dropwhile, pairwise, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
 
 import tyro
@@ -68,11 +68,16 @@ def _one_long_line() -> Iterator[None]:
             os.environ["COLUMNS"] = before
 
 
+def _is_rule(line: str) -> bool:
+    return re.fullmatch(r"[─╯-]*", line.strip()) is not None
+
+
 def _in_one_line(box: str) -> str:
     """What tyro says in a box, as a sentence: the first paragraph, and the option that a later one shows or suggests."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.removeprefix("│ ").removesuffix("│").rstrip() for line in plain.splitlines()[1:-1]]
-    first = list(takewhile(lambda line: not line.startswith("─"), lines))
+    # The title goes, and the frame: two columns at the left, which are blank where the terminal is not UTF-8.
+    lines = [line[2:].rstrip(" │") for line in plain.splitlines()[1:]]
+    first = list(takewhile(lambda line: not _is_rule(line), dropwhile(_is_rule, lines)))
     shown = [line.strip() for line in lines if re.match(r" {4}\S", line)]
     sentence = " ".join(line for line in first if not line.startswith(" "))
     sentence = re.sub(r"\. Expected one of \((.*?),?\)", r"; expected one of \1", sentence).rstrip(".:")
