@@ -1,7 +1,7 @@
 """Training on CPUs: two processes of one thread, and one process of two threads, against one process of one thread.
 
 The same recipe and the same batch of all processes together. Each form is `boqsa train`, started anew, in turn; two
-processes are started by torchrun and talk by gloo. Prints the images a second that the log tells without its first part,
+processes are started by torchrun and talk by gloo. Prints the images a second of the log without its first part,
 as medians over rounds, and their ratios to one process of one thread.
     python benchmarks/scaling.py                                          # random images in the recipe's size
     python benchmarks/scaling.py --recipe demo --root packed --rounds 5   # a packed folder
@@ -94,7 +94,7 @@ def main() -> None:
                 print(f"round {turn + 1}, {form}: {rate:.1f} images/s", file=sys.stderr)
     medians = {form: statistics.median(rates) for form, rates in found.items()}
     one = next(iter(medians.values()))
-    print(f"{chosen.recipe}, batch {batch}, {chosen.steps} steps, median of {chosen.rounds} rounds, {os.cpu_count()} cores")
+    print(f"{chosen.recipe}, batch {batch}, {chosen.steps} steps, {os.cpu_count()} cores, median of {chosen.rounds}")
     for form, rate in medians.items():
         print(f"{form:<24}{rate:8.1f} images/s  {rate / one:.2f} x")
 

@@ -217,3 +217,19 @@ def test_the_help_of_train_lists_every_field(name: str, capsys: pytest.CaptureFi
     assert [option in out for option in others] == [name == "birds_transformer", name == "demo"]
     assert "--seed INT" in out
     assert "--out PATH" in out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_usage_errors_are_read_from_both_kinds_of_boxes(encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "boqsa", "train", "demo", "--train.steps", "many"],
+        env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "40"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "boqsa train: missing from boqsa train demo: --out PATH. `boqsa train demo --help` explains it.\n"
+    )

@@ -19,7 +19,7 @@ from torch import Tensor
 from boqsa.atomic import one_process
 from boqsa.data import PackedDataset
 from boqsa.data.packing import write_packed
-from boqsa.errors import BusyError, InputError, RecipeError, RunError
+from boqsa.errors import BusyError, RecipeError, RunError
 from boqsa.inference.load import build_model, load
 from boqsa.inference.run import read_manifest, read_recipe
 from boqsa.recipes import Recipe

@@ -49,7 +49,9 @@ def parse(kind: type[Arguments], arguments: list[str], *, command: str, default:
 
 def _require_values(kind: type[Any], arguments: Sequence[str]) -> None:
     """Refuse an option that takes several values and has none after it: tyro would pass over it."""
-    several = {f"--{name.replace('_', '-')}" for name, hint in get_type_hints(kind).items() if get_origin(hint) is tuple}
+    several = {
+        f"--{name.replace('_', '-')}" for name, hint in get_type_hints(kind).items() if get_origin(hint) is tuple
+    }
     for argument, following in pairwise([*arguments, "--"]):
         if argument.replace("_", "-") in several and following.startswith("--"):
             raise InputError(f"{argument} has no value; give it one, or leave {argument} out.")
@@ -73,7 +75,7 @@ def _is_rule(line: str) -> bool:
 
 
 def _in_one_line(box: str) -> str:
-    """What tyro says in a box, as a sentence: the first paragraph, and the option that a later one shows or suggests."""
+    """What tyro says in a box, as a sentence: the first paragraph, and the option that a later one shows."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     # The title goes, and the frame: two columns at the left, which are blank where the terminal is not UTF-8.
     lines = [line[2:].rstrip(" │") for line in plain.splitlines()[1:]]

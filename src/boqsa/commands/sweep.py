@@ -68,7 +68,7 @@ class Sweep:
     threads_per_worker: int | None = None
     """CPU threads of a run; by default the cores are divided."""
     retries: int = 1
-    """How often a run that broke is started again, if it got further than before."""
+    """How often a run that broke is started again; one that a signal stopped is started again in any case."""
     engine: Literal["local", "slurm"] = "local"
     """Processes of this machine, or jobs of SLURM (`pip install 'boqsa[slurm]'`)."""
     slurm: SlurmSettings = field(default_factory=SlurmSettings)

@@ -121,7 +121,9 @@ def sort_runs(summaries: Sequence[RunSummary], by: str) -> list[RunSummary]:
     have = [summary for summary in summaries if summary.value(by) is not None]
     if by not in [*columns, *numbers] or (summaries and not have):
         filled = [name for name in columns if any(summary.value(name) not in (None, "") for summary in summaries)]
-        raise InputError(f"no run has a value {by!r} to sort by; there are {', '.join([*(filled or columns), *numbers])}.")
+        raise InputError(
+            f"no run has a value {by!r} to sort by; there are {', '.join([*(filled or columns), *numbers])}."
+        )
     if not have:
         return []
     rises = by in ("loss", "best_loss", "seed", "seconds") or isinstance(have[0].value(by), str)

@@ -130,7 +130,9 @@ def check_init_from(runs: Sequence[PlannedRun]) -> None:
     Raises:
         RunError, InputError: if `train.init_from` names no run, or its weights do not fit.
     """
-    for recipe in {(run.recipe.train.init_from, run.recipe.data, run.recipe.model): run.recipe for run in runs}.values():
+    for recipe in {
+        (run.recipe.train.init_from, run.recipe.data, run.recipe.model): run.recipe for run in runs
+    }.values():
         if recipe.train.init_from is not None:
             starting_model(recipe, None)
 
