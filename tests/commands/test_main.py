@@ -133,6 +133,7 @@ USAGE_ERRORS = [
     (["train", "dogs_slate", "--out", "{}", "--model.decoder-grid", "5"], ["--model.decoder-grid"]),
     (["train", "dogs_slate", "--out", "{}", "--model.kind", "mixture"], ["--model.kind", "'transformer'"]),
     (["train", "demo"], ["--out", "train demo --help"]),
+    (["train", "demo", "--outt", "{}"], ["--out PATH; unrecognized: --outt, "]),
     (["train", "demo", "--out"], ["'--out'; give it one."]),
     (["train", "demo", "--out", "{}", "--log-to"], ["--log-to has no value"]),
     (["recipes", "demo", "more"], ["more"]),

@@ -86,7 +86,9 @@ def _in_one_line(box: str) -> str:
     sentence = sentence.replace("'None', ", "").replace(", 'None'", "").replace(". Expected 1 values", "; give it one")
     sentence = re.sub(r"invalid literal for int.*?: |could not convert string to float: ", "cannot read ", sentence)
     if sentence.startswith("Missing from") and shown:
-        sentence = f"{sentence}: {', '.join(shown[:-1])}."  # the last one is the command to type for help
+        missing = [line.strip() for line in first if line.strip() in shown]
+        unknown = shown[len(missing) : -1]  # the last one is the command to type for help
+        sentence = f"{sentence}: {', '.join(missing)}{'; unrecognized: ' if unknown else ''}{', '.join(unknown)}."
     elif sentence.startswith("Unrecognized") and shown:
         sentence = f"{sentence}; did you mean {shown[0].split()[0]}?"
     elif sentence.startswith("Error parsing") and shown:
