@@ -1,10 +1,12 @@
 """Whole or not at all: failures, interrupts, and processes killed at every moment."""
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from boqsa.atomic import atomic_file, atomic_folder, is_held, one_process, recover_folder, write_text
-from boqsa.errors import InputError
+from boqsa.errors import BusyError, InputError
 
 OLD = {"one": "old", "inner/two": "old"}
 NEW = {"one": "new", "inner/three": "new"}
@@ -184,7 +186,7 @@ def test_a_lock_keeps_others_out_until_its_process_dies(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=r"^busy$"), one_process(lock, wait=False, busy="busy"):
+        with pytest.raises(BusyError, match=r"^busy$"), one_process(lock, wait=False, busy="busy"):
             pytest.fail("the body must not run")
         holder.kill()
         with one_process(lock, wait=True):
@@ -202,6 +204,28 @@ def test_asking_whether_a_lock_is_held_makes_no_file(tmp_path: Path) -> None:
     assert not is_held(lock)
     with one_process(lock, wait=False):  # asking has left it free
         pass
+
+
+def test_who_asks_whether_a_lock_is_held_is_not_in_the_way(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    lock.touch()
+    with open(lock) as asking:  # as `is_held` does, but for a moment that can be seen
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        assert not is_held(lock), "two that ask are no process that holds it"
+        timer = threading.Timer(0.2, fcntl.flock, (asking, fcntl.LOCK_UN))
+        timer.start()
+        with one_process(lock, wait=False):
+            assert is_held(lock)
+        timer.join()
+
+
+def test_a_lock_on_a_full_disk_is_no_wrong_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("boqsa.atomic.FileLock.acquire", full)
+    with pytest.raises(OSError, match="No space left"), one_process(tmp_path / "lock", wait=False):
+        pytest.fail("the body must not run")
 
 
 def test_recovery_where_nothing_is(tmp_path: Path) -> None:

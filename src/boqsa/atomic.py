@@ -4,6 +4,7 @@ And `one_process`, for what two processes must not change at the same time.
 """
 
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -13,11 +14,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from boqsa.errors import InputError
+from boqsa.errors import BusyError, InputError
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a disk, a quota or a limit that is used up. Such an OSError is never turned into an InputError: the
 name was right, and what to do is to free some space."""
+
+_PATIENCE_S = 1.0
+"""How long a process that does not wait tries: someone who asks whether a lock is held has it for a moment."""
 
 
 @contextmanager
@@ -120,17 +124,21 @@ def one_process(lock: Path, *, wait: bool, busy: str = "") -> Iterator[None]:
     Args:
         lock: File in a folder that exists; it is made, and stays: removing it could let two processes in.
         wait: Whether to wait while another process holds it.
-        busy: What to say where it is held and `wait` is False.
+        busy: What to say where it is held for more than a second and `wait` is False.
 
     Raises:
-        InputError: `busy`; or the folder of `lock` cannot be written to.
+        BusyError: `busy`.
+        InputError: if the folder of `lock` cannot be written to.
+        OSError: if the disk is full.
     """
     held = FileLock(lock)
     try:
-        held.acquire(timeout=-1 if wait else 0)
+        held.acquire(timeout=-1 if wait else _PATIENCE_S)
     except Timeout:
-        raise InputError(busy) from None
+        raise BusyError(busy) from None
     except OSError as error:
+        if error.errno in DISK_IS_FULL:
+            raise
         raise InputError(f"cannot write {lock}: {error.strerror}; choose a folder that is writable.") from None
     try:
         yield
@@ -139,17 +147,22 @@ def one_process(lock: Path, *, wait: bool, busy: str = "") -> Iterator[None]:
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a process holds the file `lock` of `one_process` now. No file is made; the answer may be old at once."""
-    if not lock.exists():
-        return False
-    probe = FileLock(lock)
+    """Whether a process holds the file `lock` of `one_process` now. No file is made; the answer may be old at once.
+
+    It asks by a shared lock, which those who ask at the same time can all have.
+    """
     try:
-        probe.acquire(timeout=0)
-    except Timeout:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except OSError:
+        return False  # there is none, or nobody here may lock it, so nobody here does
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
     except OSError:
-        return False  # nobody here may lock it, so nobody here does
-    probe.release()
+        return False  # a disk without locks
+    finally:
+        os.close(descriptor)
     return False
 
 

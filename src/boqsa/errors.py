@@ -22,7 +22,7 @@ class RunError(BoqsaError):
 
 
 class BusyError(RunError):
-    """Another process is training this run, or was a moment ago: the same command may do later."""
+    """Another process is training this run, or holds what only one may change: the same command may do later."""
 
 
 class MachineError(RunError):
@@ -30,3 +30,7 @@ class MachineError(RunError):
 
     It concerns the process that raises it; in a job of several the others may know nothing of it.
     """
+
+
+class FullDiskError(MachineError):
+    """No space is left to write to; once some is freed, the same command goes on."""

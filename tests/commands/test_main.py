@@ -133,9 +133,21 @@ USAGE_ERRORS = [
     (["train", "dogs_slate", "--out", "{}", "--model.decoder-grid", "5"], ["--model.decoder-grid"]),
     (["train", "dogs_slate", "--out", "{}", "--model.kind", "mixture"], ["--model.kind", "'transformer'"]),
     (["train", "demo"], ["--out", "train demo --help"]),
-    (["train", "demo", "--out"], ["'--out'"]),
+    (["train", "demo", "--outt", "{}"], ["--out PATH; unrecognized: --outt, "]),
+    (["train", "demo", "--out"], ["'--out'; give it one."]),
+    (["train", "demo", "--out", "{}", "--log-to"], ["--log-to has no value"]),
     (["recipes", "demo", "more"], ["more"]),
+    (["runs", "--state", "done"], ["'done'", "'finished'"]),
+    (["plot", "--metric", "--out", "{}"], ["--metric has no value"]),
 ]
+
+
+def test_a_misspelt_field_is_named_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "demo", "--out", "x" * 200, "--train.stepz", "5"]) == 2
+    assert capsys.readouterr().err == (
+        "boqsa train: unrecognized options: --train.stepz, 5; did you mean --train.steps? "
+        "`boqsa train demo --help` explains it.\n"
+    )
 
 
 @pytest.mark.parametrize(("arguments", "named"), USAGE_ERRORS)
@@ -146,12 +158,12 @@ def test_usage_errors_name_what_is_wrong(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = tmp_path_factory.mktemp("usage")
-    with pytest.raises(SystemExit) as exit_:
-        main([argument.format(folder / "run") for argument in arguments])
-    assert exit_.value.code == 2
+    assert main([argument.format(folder / "run") for argument in arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "Traceback" not in captured.err
+    assert captured.err.startswith(f"boqsa {arguments[0]}: ")
+    assert captured.err.count("\n") == 1
+    assert not set("│─╭╯\x1b") & set(captured.err)
     for part in named:
         assert part in captured.err
     assert not any(folder.iterdir())
@@ -206,3 +218,19 @@ def test_the_help_of_train_lists_every_field(name: str, capsys: pytest.CaptureFi
     assert [option in out for option in others] == [name == "birds_transformer", name == "demo"]
     assert "--seed INT" in out
     assert "--out PATH" in out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_usage_errors_are_read_from_both_kinds_of_boxes(encoding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "boqsa", "train", "demo", "--train.steps", "many"],
+        env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "40"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "boqsa train: missing from boqsa train demo: --out PATH. `boqsa train demo --help` explains it.\n"
+    )

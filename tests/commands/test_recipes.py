@@ -15,8 +15,27 @@ def test_list(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     rows = {line.split("│")[1].strip(): line for line in out.splitlines() if line.startswith("│")}
     assert list(rows) == list(RECIPES)
     cells = [cell.strip() for cell in rows["clevrtex_mixture"].split("│")[1:-1]]
-    assert cells[:5] == ["clevrtex_mixture", "clevrtex_full", "128", "11", "250000"]
+    assert cells[:5] == ["clevrtex_mixture", "clevrtex_full", "128x128", "11 slots", "250000 steps"]
     assert "Table 2" in cells[5]
+
+
+def test_list_on_a_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    heads = [line.split("  ")[0] for line in lines[1:] if not line.startswith(" ")]
+    assert heads == list(RECIPES)
+    place = lines.index("clevrtex_mixture  clevrtex_full  128x128  11 slots  250000 steps")
+    assert lines[place + 1].strip() == "BO-QSA (mixture) on CLEVRTEX, Table 2"
+
+
+def test_list_in_a_pipe_is_a_line_a_recipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith("│")]) == len(RECIPES)
+    assert "…" not in "".join(lines)
 
 
 def test_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,24 @@ def test_rows_can_be_chosen_and_are_json(runs: Path, capsys: pytest.CaptureFixtu
     assert [(row["run"], row["seed"], row["last"]["ari_fg"]) for row in found] == [("run0", 0, 0.5), ("run1", 1, 0.75)]
 
 
+def test_one_run_is_no_runs(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", str(runs / "run0")]) == 0
+    assert "1 run of demo in" in capsys.readouterr().out
+
+
+def test_a_run_that_cannot_be_read_is_told_in_words(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(run: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(run / "log.jsonl"))
+
+    monkeypatch.setattr("boqsa.training.runs.read_log", denied)
+    assert main(["runs", str(runs)]) == 0
+    out = capsys.readouterr().out
+    assert f"run0: cannot read {runs}/run0/log.jsonl (Permission denied); mend its rights or its disk." in out
+    assert "Errno" not in out
+
+
 def test_a_picture_is_written_whole_and_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = runs / "curves.png"
     assert main(["plot", str(runs / "run0"), str(runs / "run1"), "--out", str(picture)]) == 0
@@ -69,6 +87,7 @@ def test_a_picture_is_written_whole_and_named(runs: Path, capsys: pytest.Capture
         (["plot", "{}", "--out", "{}/c.png"], "is not a run folder"),
         (["plot", "--out", "{}/c.png"], "name at least one run folder"),
         (["runs", "{}/run0", "--sort", "iou"], "no run has a value 'iou'"),
+        (["runs", "{}", "--sort", "iuo", "--recipe", "none"], "there are run, state"),
         (["runs", "{}/nothing"], "there is no folder"),
     ],
 )

@@ -90,6 +90,7 @@ def test_fields_are_told_from_options() -> None:
         "train.flip": "true",
         "data.root": "x",
     }
+    assert split_fields(["--train.no-flip", "--json"]) == (["--json"], {"train.flip": "false"})
 
 
 def test_trained_and_summed_up(typed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,6 +145,14 @@ def test_a_dry_run_shows_the_runs_and_makes_nothing(
         (["--vary", "train.flip", "true", "--vary", "train.flip", "false"], "is given twice"),
         (["--resume", "x"], "leave out recipes"),
         (["--retries", "-1"], "--retries is -1"),
+        (["--workers", "0", "--dry-run"], "--workers is 0; it must be at least 1."),
+        (["--engine", "slurm", "--workers", "-1", "--dry-run"], "--workers is -1"),
+        (["--threads-per-worker", "0", "--dry-run"], "--threads-per-worker is 0"),
+        (["--vary"], "--vary has no value"),
+        (["--vary", "--dry-run"], "--vary has no value"),
+        (["--train.init-from", "nowhere", "--dry-run"], "there is no run folder nowhere"),
+        (["--train.dvae.tau-steps", "3"], "train.dvae.tau_steps changes nothing in objectsroom_mixture_small"),
+        (["--vary", "train.dvae.tau-steps", "3", "4"], "changes nothing in objectsroom_mixture_small"),
         (["--train.precision", "fp8"], "expected one of 'fp32', 'bf16'"),
         (["--engine", "slurm", "--slurm.additional", "x"], "KEY=VALUE"),
     ],
@@ -165,6 +174,34 @@ def test_data_that_is_not_there_is_told_before_anything_is_made(
     assert main([*typed[:place], str(tmp_path / "none"), *typed[place + 1 :]]) == 2
     assert "does not exist" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_a_folder_of_something_else_is_refused(
+    typed: list[str], options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = typed.index("--out") + 1
+    (tmp_path / "letter.txt").write_text("dear")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.json").write_text("{}")
+    for name, message in (("letter.txt", "is a file"), ("run", "holds no plan.json")):
+        typed[place] = str(tmp_path / name)
+        assert main([*typed, *options]) == 2
+        assert message in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["letter.txt", "recipe.json", "run"]
+
+
+def test_weights_that_do_not_fit_are_told_before_anything_is_made(
+    typed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*typed, "--json"]) == 0
+    (run, *_) = [path.parent for path in (tmp_path / "out").glob("*/recipe.json")]
+    capsys.readouterr()
+    typed[typed.index("--out") + 1] = str(tmp_path / "other")
+    typed[typed.index("--model.slot-size") + 1] = "16"
+    assert main([*typed, "--train.init-from", str(run)]) == 2
+    assert "do not fit this recipe" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_folder_is_needed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from boqsa.data import PackedDataset, prepare, preparing
 from boqsa.data.mimic import WRITERS, mimic
 from boqsa.data.preparing import workplace_of
 from boqsa.data.readers import READERS
-from boqsa.errors import InputError
+from boqsa.errors import BusyError, InputError
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
@@ -254,7 +254,7 @@ def test_two_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     photos = write_photos(tmp_path / "photos", 3)
 
     def meanwhile(*_: Any) -> None:
-        with pytest.raises(InputError, match="another process is preparing"):
+        with pytest.raises(BusyError, match="another process is preparing"):
             prepare("folder", photos, tmp_path / "packed")
 
     prepare("folder", photos, tmp_path / "packed", progress=meanwhile)

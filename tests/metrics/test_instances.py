@@ -264,6 +264,24 @@ def test_equal_confidences_keep_their_order() -> None:
     assert scored(*images_of(-0.75, 0.75)).ap.item() == 1 / 4
 
 
+def test_equal_confidences_score_alike_in_any_order_and_on_any_rank() -> None:
+    masks, true = images_of(-0.75, 0.75, 0.75, -0.75, 0.9, 0.75)
+    expected = torch.stack(scored(masks, true))
+    indices = torch.arange(6)
+    others = [torch.stack(scored(masks[order], true[order])) for order in ([1, 2, 5, 0, 3, 4], [5, 4, 3, 2, 1, 0])]
+    assert any(other[0] != expected[0] for other in others), "the order must matter where no index is given"
+    for batches in ([[1, 2], [5, 0], [3, 4]], [[5], [4, 3, 2], [1, 0]]):
+        metric = InstanceSegmentation()
+        for batch in batches:
+            metric.update(masks[batch], true[batch], indices[batch])
+        assert torch.equal(torch.stack(metric.compute()), expected)
+    ranks = [InstanceSegmentation(), InstanceSegmentation()]
+    for rank, metric in enumerate(ranks):
+        metric.update(masks[rank::2], true[rank::2], indices[rank::2])
+    ranks[0].merge_state(ranks[1])
+    assert torch.equal(torch.stack(ranks[0].compute()), expected)
+
+
 def test_ignored_pixels_take_no_part() -> None:
     masks, true = draw(7)
     true[:, 0] = -1
@@ -304,7 +322,7 @@ def test_two_processes_add_up_also_when_the_other_has_no_images(others: slice) -
     whole.update(torch.cat([masks[:1], masks[others]]), torch.cat([true[:1], true[others]]))
     if len(masks[others]):
         other.update(masks[others], true[others])
-    names = iter(["images_scored", "images_left_out", "confidences", "ious", "true_instances"])
+    names = iter(["images_scored", "images_left_out", "confidences", "ious", "places", "true_instances"])
 
     def gather(state: Tensor, group: Any = None) -> list[Tensor]:
         """What an all-gather of two processes gives; it needs one dtype on both."""

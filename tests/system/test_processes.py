@@ -203,7 +203,7 @@ def test_a_signal_to_one_process_stops_all_at_one_step(
     processes = job(train_arguments(run, *EVERY_STEP, "--train.steps", "100000", "--train.batch-size", "16"))
     wait_for(run, 3, processes)
     os.kill(processes[1].pid, signal.SIGTERM)
-    assert codes(processes) == [1, 1]
+    assert codes(processes) == [3, 3]
     stopped = [row for row in read_log(run) if row["event"] == "stopped"]
     assert len(stopped) == 1
     assert "go on with" in (tmp_path / "said-0").read_text()

@@ -215,7 +215,7 @@ def test_data_that_was_moved_is_named_at_the_resume(
 
     with monkeypatch.context() as patch:
         patch.setattr(training_step, "batch_indices", terminating)
-        assert main(train_arguments(run, *fields)) == 1
+        assert main(train_arguments(run, *fields)) == 3
     data.rename(tmp_path / "moved")
     assert main(["train", "--resume", str(run)]) == 2
     assert main(["train", "--resume", str(run), "--data.root", str(tmp_path / "moved")]) == 0

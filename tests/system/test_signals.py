@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the step is finished, `last` written, the way on said, exit code 1. Real processes."""
+"""SIGTERM and Ctrl-C: the step is finished, `last` written, the way on said, exit code 3. Real processes."""
 
 import signal
 import subprocess
@@ -40,7 +40,7 @@ def test_a_signalled_run_can_be_resumed(
     run = tmp_path / "run"
     code, said = interrupted([*boqsa, *train_arguments(run, *FIELDS)], run, signal.SIGTERM, after=3)
     first = state_of(run)
-    assert code == 1
+    assert code == 3
     assert first is not None
     assert 3 <= first[0] < STEPS
     assert f"stopped at step {first[0]}; go on with `boqsa train --resume {run}`" in said
@@ -49,7 +49,7 @@ def test_a_signalled_run_can_be_resumed(
     resume = [*boqsa, "train", "--resume", str(run)]
     code, said = interrupted(resume, run, signal.SIGINT, after=first[0] + 3)
     second = state_of(run)
-    assert code == 1
+    assert code == 3
     assert second is not None
     assert second[0] >= first[0] + 3
     assert f"resuming {run} at step {first[0]} of {STEPS}" in said
@@ -77,7 +77,7 @@ def test_json_tells_that_a_run_was_stopped(
         return real(seed, step, *rest)
 
     monkeypatch.setattr(training_step, "batch_indices", terminating)
-    assert main(train_arguments(tmp_path / "run", "--json", *FIELDS)) == 1
+    assert main(train_arguments(tmp_path / "run", "--json", *FIELDS)) == 3
     told = json.loads(capsys.readouterr().out)
     assert told["finished"] is False
     assert told["step"] == 2

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from boqsa.data import PackedDataset
-from boqsa.errors import MachineError, RunError
+from boqsa.errors import FullDiskError, MachineError, RunError
 from boqsa.inference.load import load
 from boqsa.inference.run import read_manifest, read_recipe
 from boqsa.recipes import Recipe
@@ -88,7 +88,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_space_lets_it_go_on(
     disk = FullDisk(monkeypatch)
     with monkeypatch.context() as patch:
         at_step(patch, full_at, lambda: setattr(disk, "is_full", True))
-        with pytest.raises(RunError) as caught:
+        with pytest.raises(FullDiskError) as caught:
             train(recipe, run, **both)
     message = str(caught.value)
     last = 4 if full_at == 7 else 8

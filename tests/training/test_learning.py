@@ -39,7 +39,7 @@ from boqsa.inference.load import build_model, load
 from boqsa.models import MixtureModel
 from boqsa.recipes import DataRecipe, EvaluateRecipe, MixtureRecipe, Recipe, TrainRecipe
 from boqsa.slots import SlotAttention
-from boqsa.slots.attention import KeysValues
+from boqsa.slots.attention import FoldedTokens
 from boqsa.training import evaluate, train
 from boqsa.training.evaluation import headline
 
@@ -123,12 +123,13 @@ def test_the_softmax_on_the_wrong_axis_misses_a_threshold(
     tmp_path: Path, split: Callable[[str], PackedDataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def step(
-        self: SlotAttention, prepared: KeysValues, slots: Tensor, drop_path: Tensor | None = None
+        self: SlotAttention, prepared: FoldedTokens, slots: Tensor, drop_path: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """One step without competition: every slot's attention is a softmax over the tokens."""
-        logits = self.to_queries(self.norm_slots(slots)) @ prepared.keys.mT / math.sqrt(self.slot_size)
+        keys, values = self.to_keys(prepared.tokens), self.to_values(prepared.tokens)
+        logits = self.to_queries(self.norm_slots(slots)) @ keys.mT / math.sqrt(self.slot_size)
         attention = logits.softmax(dim=-1)
-        updates = self._weights(attention) @ prepared.values
+        updates = self._weights(attention) @ values
         hidden = self.gru(updates.flatten(0, 1), slots.flatten(0, 1)).view_as(slots)
         return hidden + self._keep(self.mlp(self.norm_mlp(hidden)), drop_path), attention
 

@@ -68,3 +68,16 @@ def test_lines_that_are_no_rows_are_passed_over(tmp_path: Path) -> None:
             file.write(line + "\n")
     log.append("step", 10)
     assert [row["step"] for row in read_log(tmp_path)] == [5, 10]
+
+
+def test_the_end_of_a_log_is_read_whole_rows_only(tmp_path: Path) -> None:
+    assert read_log(tmp_path, last_bytes=65_536) == []
+    row = '{"event": "step", "step": %d, "loss": 1.0}\n'
+    text = "".join(row % step for step in range(1, 5001)) + '{"event": "st'
+    (tmp_path / "log.jsonl").write_text(text)
+    rows = read_log(tmp_path, last_bytes=65_536)
+    assert rows[-1]["step"] == 5000
+    assert 100 < len(rows) < 5000
+    assert [row["step"] for row in rows] == list(range(rows[0]["step"], 5001))
+    assert len(read_log(tmp_path)) == 5000
+    assert len(read_log(tmp_path, last_bytes=10**9)) == 5000

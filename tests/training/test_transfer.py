@@ -149,7 +149,7 @@ def test_command_prints_a_table_or_json(run: Path, root: Path, capsys: pytest.Ca
         (["birds"], True, "boqsa data prepare birds"),
         (["shapestacks", "absent"], True, "there is no folder"),
         (["../sets/dogs"], True, "is not the name of a data set"),
-        (["large"], True, "32x32 images, the model takes 16x16"),
+        (["large"], True, "32x32 images, the recipe wants 16x16"),
         (["shapestacks", "bare"], True, "has no masks"),
         (["views"], True, "'views'"),
         ([], True, "no data set is named"),

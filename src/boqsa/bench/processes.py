@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from boqsa.errors import BoqsaError
+from boqsa.training.faults import is_short_of_memory
 
 Answer = TypeVar("Answer")
-
-_NO_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-"""What the messages of torch's allocators, of CUDA and of its libraries have in them."""
 
 
 class OutOfMemoryError(BoqsaError):
@@ -75,7 +73,7 @@ def _run(sending: Connection, work: Callable[..., Any], arguments: tuple[Any, ..
     except (BoqsaError, OSError) as error:
         outcome = (None, error)
     except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)):
+        if not is_short_of_memory(error):
             raise
         outcome = (None, OutOfMemoryError(f"{(str(error).splitlines() or ['no memory'])[0]}"))
     sending.send(outcome)

@@ -1,8 +1,8 @@
 """The command line: one thin file a command, and no logic here that a user of the library would miss.
 
 `boqsa --help` imports neither torch nor tyro; a command's module imports what it needs when it runs.
-Exit codes: 0 done; 1 a check found something, some files were skipped, or a run was stopped before its end;
-2 wrong usage or bad input, said in one line.
+Exit codes: 0 done; 1 a check found something, some files were skipped, or a run of a sweep failed; 2 wrong usage or bad
+input, said in one line; 3 a signal stopped a training, and the same command goes on with it.
 """
 
 import difflib
@@ -10,6 +10,9 @@ import importlib
 import io
 import os
 import sys
+
+STOPPED = 3
+"""Exit code of a training that a signal stopped; batch scripts put the job back into the queue on it."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "Discover objects in rendered scenes, from nothing to a report, in minutes."),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from boqsa.commands import STOPPED
 from boqsa.commands.arguments import parse, print_json
 
 
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
         rendering=rendering,
     )
     if metrics is None:
-        return 1
+        return STOPPED
     if chosen.json:
         print_json(metrics)
         return 0

@@ -40,12 +40,13 @@ def main(arguments: list[str]) -> int:
         (
             name,
             values["data"]["name"],
-            values["data"]["image_size"],
-            values["model"]["num_slots"],
-            values["train"]["steps"],
+            f"{values['data']['image_size']}x{values['data']['image_size']}",
+            f"{values['model']['num_slots']} slots",
+            f"{values['train']['steps']} steps",
             (getdoc(RECIPES[name]) or "").split(":")[0],
         )
         for name, values in listed.items()
     ]
-    print_table("recipes", ("name", "data", "pixels", "slots", "steps", "what it is"), rows, first_whole=True)
+    columns = ("name", "data", "pixels", "slots", "steps", "what it is")
+    print_table("recipes", columns, rows, full_width=True, last_below=True)
     return 0

@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
         for summary in found
         if chosen.recipe in (None, summary.recipe) and chosen.state in (None, summary.state)
     ]
-    if chosen.sort is not None and shown:
+    if chosen.sort is not None:
         shown = sort_runs(shown, chosen.sort)
     if chosen.json:
         print_json([asdict(summary) for summary in shown])
@@ -48,7 +48,11 @@ def main(arguments: list[str]) -> int:
     recipes = {summary.recipe for summary in shown if summary.recipe}
     metrics = {name for summary in shown for name in summary.last} - {"loss", *(summary.metric for summary in shown)}
     more = [chosen.sort] if chosen.sort in metrics else []
-    title = f"{len(shown)} runs" + (f" of {next(iter(recipes))}" if len(recipes) == 1 else "") + f" in {chosen.folder}"
+    title = (
+        f"{len(shown)} run{'' if len(shown) == 1 else 's'}"
+        + (f" of {next(iter(recipes))}" if len(recipes) == 1 else "")
+        + f" in {chosen.folder}"
+    )
     if len(shown) < len(found):
         title += f", {len(found) - len(shown)} not shown"
     heads = ["run", "seed", "step", "state", "loss (best)", *more, "score (best)", "slots", "images/s"]

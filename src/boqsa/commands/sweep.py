@@ -8,9 +8,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from boqsa.commands import STOPPED
 from boqsa.commands.arguments import parse, print_json, print_table
 from boqsa.errors import RecipeError
 from boqsa.recipes import get_recipe
+from boqsa.training.evaluation import SHOWN_METRICS
 from boqsa.training.sweep import (
     Engine,
     LocalEngine,
@@ -22,6 +24,8 @@ from boqsa.training.sweep import (
     Spread,
     SweepEnd,
     check_data,
+    check_init_from,
+    check_place,
     make_plan,
     over_seeds,
     read_plan,
@@ -64,7 +68,7 @@ class Sweep:
     threads_per_worker: int | None = None
     """CPU threads of a run; by default the cores are divided."""
     retries: int = 1
-    """How often a run that broke is started again, if it got further than before."""
+    """How often a run that broke is started again; one that a signal stopped is started again in any case."""
     engine: Literal["local", "slurm"] = "local"
     """Processes of this machine, or jobs of SLURM (`pip install 'boqsa[slurm]'`)."""
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
@@ -78,12 +82,19 @@ def main(arguments: list[str]) -> int:
     """Entry of the command."""
     own, fixed = split_fields(arguments)
     chosen = parse(Sweep, own, command="sweep")
-    if chosen.retries < 0:
-        raise RecipeError(f"--retries is {chosen.retries}; it must be at least 0.")
+    for name, value, least in (
+        ("retries", chosen.retries, 0),
+        ("workers", chosen.workers, 1),
+        ("threads-per-worker", chosen.threads_per_worker, 1),
+    ):
+        if value is not None and value < least:
+            raise RecipeError(f"--{name} is {value}; it must be at least {least}.")
 
     sweep, runs = _plan(chosen, fixed)
-    if chosen.engine == "local":
-        check_data(runs)  # the nodes of a cluster may have it elsewhere
+    check_place(sweep, runs)
+    if chosen.engine == "local":  # the nodes of a cluster may have it elsewhere
+        check_data(runs)
+        check_init_from(runs)
     if chosen.dry_run:
         _show_plan(sweep, runs, as_json=chosen.json)
         return 0
@@ -113,6 +124,8 @@ def split_fields(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             is_field = "." in name and not name.startswith("slurm.")
             current = name.replace("-", "_") if is_field else None
             if current is not None:
+                if ".no_" in current and not equals:  # `--train.no-flip`, as `boqsa train` has it
+                    current, equals, value = current.replace(".no_", "."), "=", "false"
                 if current in fields:
                     raise RecipeError(f"--{name} is given twice; give it once, or vary it: --vary {name} A B.")
                 fields[current] = value if equals else ""
@@ -136,7 +149,7 @@ def _plan(chosen: Sweep, fixed: dict[str, str]) -> tuple[Path, list[PlannedRun]]
         raise RecipeError("name the folder of the sweep, as in `boqsa sweep demo --seeds 0 1 2 --out DIR`.")
 
     vary: dict[str, tuple[str, ...]] = {}
-    for name, *values in filter(None, chosen.vary):
+    for name, *values in chosen.vary:
         if name in vary:
             raise RecipeError(f"--vary {name} is given twice; give all its values once.")
         vary[name] = tuple(values)
@@ -180,7 +193,9 @@ def _show_end(sweep: Path, runs: Sequence[PlannedRun], end: SweepEnd, *, as_json
             print(f"{name} failed:", *(text.splitlines() or ["it ended without a word"]), sep="\n  ")
         if end.failed or end.stopped:
             print(f"go on with `boqsa sweep --resume {sweep}`; what the runs said is in {sweep}/.sweep")
-    return 1 if end.failed or end.stopped else 0
+    if end.failed:
+        return 1
+    return STOPPED if end.stopped else 0
 
 
 def _show_scores(results: Sequence[RunResult], settings: Sequence[SettingSummary]) -> None:
@@ -206,16 +221,7 @@ def _show_scores(results: Sequence[RunResult], settings: Sequence[SettingSummary
         print_table(f"settings, {title} (mean ± sample std)", ("setting", "finished", *heads), means)
 
 
-_COLUMNS = {
-    "loss": "loss",
-    "ari_fg": "ARI-FG",
-    "msc_fg": "MSC-FG",
-    "ari": "ARI",
-    "iou": "IoU",
-    "dice": "Dice",
-    "ap": "AP",
-    "pq": "PQ",
-}
+_COLUMNS = {"loss": "loss", **SHOWN_METRICS}
 """The scores that fit on a terminal; `--json` has all."""
 
 _LOSS_DIGITS = 5
@@ -240,5 +246,4 @@ def _state(result: RunResult) -> str:
 
 
 def _row(result: RunResult) -> dict[str, Any]:
-
     return {**asdict(result), "state": _state(result)}

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from boqsa.commands import STOPPED
 from boqsa.commands.arguments import parse, print_json
 from boqsa.errors import BoqsaError, MachineError, RecipeError, RunError
 from boqsa.recipes import Recipe, get_recipe
@@ -140,14 +141,14 @@ def _train(recipe: Recipe, run: Path, *, log_to: LogTo, as_json: bool, allow_cha
         log_to=log_to,
     )
     if rank_and_count()[0] > 0:  # the first process of a job speaks for all
-        return 0 if finished else 1
+        return 0 if finished else STOPPED
     if as_json:
         done = state_of(run)
         step = done[0] if done else 0
         print_json({"run": str(run), "finished": finished, "step": step, "recipe_hash": recipe.hash})
     elif finished:
         _say_where_everything_lies(run)
-    return 0 if finished else 1
+    return 0 if finished else STOPPED
 
 
 def _say_where_everything_lies(run: Path) -> None:

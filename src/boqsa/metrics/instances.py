@@ -110,6 +110,7 @@ class InstanceSegmentation(ScoredImages):
     higher_is_better = True
     confidences: list[Tensor]
     ious: list[Tensor]
+    places: list[Tensor]
     true_instances: Tensor
 
     def __init__(self, threshold: float = 0.5, confidence: float = 0.5, **metric_options: Any) -> None:
@@ -121,11 +122,13 @@ class InstanceSegmentation(ScoredImages):
         # One entry a predicted instance; the sorting for AP needs them all.
         self.add_state("confidences", [], dist_reduce_fx="cat")
         self.add_state("ious", [], dist_reduce_fx="cat")
+        # The image of each, in float64 as all states are; whole numbers are exact in it up to 2 ** 53.
+        self.add_state("places", [], dist_reduce_fx="cat")
         self.add_state("true_instances", torch.tensor(0), dist_reduce_fx="sum")
         # A rank without images hands over empty lists in the dtype of the metric, which must be that of the others.
         self.set_dtype(torch.float64)
 
-    def update(self, masks: Tensor, true: Tensor) -> None:
+    def update(self, masks: Tensor, true: Tensor, indices: Tensor | None = None) -> None:
         """Take in a batch of images.
 
         Args:
@@ -133,11 +136,15 @@ class InstanceSegmentation(ScoredImages):
                 height, width); sums to 1 over slots, of which there may be 255.
             true: True labels (batch, height, width), any integers; 0 is the background, pixels below 0 are
                 left out.
+            indices: Place of each image in the set, whole numbers (batch,). With them, neither the order of batches
+                nor who of several processes took which changes a score. By default images are counted as they come.
 
         Raises:
             TypeError, ValueError: as `contingency_table`, and if `masks` are not such shares.
         """
         regions = _regions(masks, true, self.confidence)
+        if indices is None:
+            indices = torch.arange(len(true)) + int(self.images_scored + self.images_left_out)
         is_instance = regions.is_instance  # (B, K)
         slots = is_instance.shape[1]
         is_true = regions.counts.sum(dim=1)[:, 1:] > 0  # (B, T - 1)
@@ -150,17 +157,20 @@ class InstanceSegmentation(ScoredImages):
 
         self.confidences.append((owned[:, :slots] / pixels)[is_instance])
         self.ious.append(matched_iou(iou)[is_instance])
+        self.places.append(indices.to(is_instance.device).double()[:, None].expand_as(is_instance)[is_instance])
         self.true_instances += is_true.sum()
         self.count(is_instance.any(dim=1) | is_true.any(dim=1))
 
     def compute(self) -> InstanceScores:
         """Scores of all images so far.
 
-        Equal confidences keep the order of images and slots, so AP with ties may depend on that order.
+        Equal confidences keep the order of the images' indices, and within an image that of its slots.
         """
         self.publish_counts()
-        confidence, iou = self._joined(self.confidences), self._joined(self.ious)
-        iou = iou[confidence.argsort(descending=True, stable=True)]
+        confidence, iou, place = (self._joined(state) for state in (self.confidences, self.ious, self.places))
+        by_place = place.argsort(stable=True)
+        order = by_place[confidence[by_place].argsort(descending=True, stable=True)]
+        iou = iou[order]
         is_hit = iou >= self.threshold
         hits = is_hit.cumsum(dim=0)
         ranks = torch.arange(1, len(iou) + 1, device=iou.device)

@@ -65,6 +65,23 @@ def open_validation(data: DataRecipe) -> PackedDataset | None:
     return PackedDataset(train.path, data.validation_split)
 
 
+def require_image_size(data: PackedDataset, size: int) -> None:
+    """Go on if the images have the size that a recipe wants.
+
+    Args:
+        data: A split.
+        size: Height and width in pixels.
+
+    Raises:
+        RecipeError: if they have another one.
+    """
+    height, width = data.image_size
+    if (height, width) != (size, size):
+        raise RecipeError(
+            f"{data.path} holds {height}x{width} images, the recipe wants {size}x{size}; prepare it with --size {size}."
+        )
+
+
 _PIECE = 4_096
 """Images sent to an accelerator at a time."""
 

@@ -124,7 +124,10 @@ def evaluate(
                         if source == "attention_masks" and transformer is None:
                             masks = attention_masks(output.attention, tuple(image.shape[-2:]))
                         for metric in metrics.values():
-                            metric.update(masks, true)
+                            if isinstance(metric, InstanceSegmentation):
+                                metric.update(masks, true, torch.from_numpy(indices))
+                            else:
+                                metric.update(masks, true)
         spectral_norm = _spectral_norm(model, split, min(count, _STABILITY_IMAGES), size, iterations, device)
     finally:
         model.train(was_training)
@@ -256,6 +259,18 @@ def attention_masks(attention: Float[Tensor, "B K N"], size: tuple[int, ...]) ->
     side = isqrt(tokens)
     grid = attention.view(batch, slots, side, side)
     return nn.functional.interpolate(grid, size=size, mode="bilinear", antialias=False).unsqueeze(2)
+
+
+SHOWN_METRICS = {
+    "ari_fg": "ARI-FG",
+    "msc_fg": "MSC-FG",
+    "ari": "ARI",
+    "iou": "IoU",
+    "dice": "Dice",
+    "ap": "AP",
+    "pq": "PQ",
+}
+"""The label metrics that a line has room for, of all tasks, and how people write them."""
 
 
 def headline(scores: dict[str, Any]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from boqsa.atomic import DISK_IS_FULL
-from boqsa.errors import MachineError
+from boqsa.errors import FullDiskError, MachineError
 from boqsa.inference.run import CHECKPOINTS, RECIPE
 from boqsa.recipes import Recipe
 from boqsa.training.processes import rank_and_count
@@ -36,7 +36,7 @@ def told_in_words(recipe: Recipe, run: Path, work: Work = "other") -> Iterator[N
         work: What is done inside. Where this is used inside itself, the inner one counts.
 
     Raises:
-        MachineError: that line.
+        MachineError: that line; a `FullDiskError` where space is what lacks.
     """
     try:
         yield
@@ -53,7 +53,8 @@ def told_in_words(recipe: Recipe, run: Path, work: Work = "other") -> Iterator[N
         full = error.errno in DISK_IS_FULL
         what = f"no space is left to write {where}" if full else f"cannot use {where}: {error.strerror or error}"
         remedy = "free some" if full else "mend that"
-        raise MachineError(f"{what}; {kept(run)}. {_sentence(f'{remedy}, then {_again(run)}')}") from None
+        kind = FullDiskError if full else MachineError
+        raise kind(f"{what}; {kept(run)}. {_sentence(f'{remedy}, then {_again(run)}')}") from None
 
 
 def is_short_of_memory(error: Exception) -> bool:

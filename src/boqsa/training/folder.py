@@ -6,14 +6,14 @@ Here begins the writing. Each part may be cut off by a death of the process: the
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from boqsa.atomic import one_process, recover_folder, write_text
 from boqsa.data import PackedDataset
-from boqsa.errors import BusyError, InputError, RunError
+from boqsa.errors import BusyError, RunError
 from boqsa.inference.run import CHECKPOINTS, MANIFEST, RECIPE, read_recipe, refuse_links
 from boqsa.plain import read_json
 from boqsa.recipes import Recipe
@@ -42,13 +42,7 @@ def alone_in(run: Path, seen: Sequence[tuple[str, str]]) -> Iterator[None]:
         raise RunError(f"cannot make {run}: {error.strerror}; choose another --out.") from None
     refuse_links(run)  # the lock would be written through one
     busy = f"another process is training {run}; let it end, or choose another --out."
-    with ExitStack() as held:
-        try:
-            held.enter_context(one_process(run / LOCK, wait=False, busy=busy))
-        except InputError as error:
-            if str(error) == busy:
-                raise BusyError(busy) from None
-            raise
+    with one_process(run / LOCK, wait=False, busy=busy):
         if checkpoints_now(run) != seen:
             raise BusyError(f"another process has gone on with {run} meanwhile; give the command again.")
         yield

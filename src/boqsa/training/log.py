@@ -115,16 +115,24 @@ def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def read_log(run: Path) -> list[dict[str, Any]]:
-    """All whole rows of a run's log, in order; an unfinished last line, left by a kill, is passed over.
+def read_log(run: Path, *, last_bytes: int | None = None) -> list[dict[str, Any]]:
+    """The whole rows of a run's log, in order; an unfinished last line, left by a kill, is passed over.
 
     So is every line that is no row: a log may come from a stranger.
+
+    Args:
+        run: Run folder; without a log it has no rows.
+        last_bytes: Read so many bytes from the end, instead of all.
     """
-    path = run / FILE
-    if not path.exists():
+    try:
+        with open(run / FILE, "rb") as file:
+            if last_bytes is not None:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - last_bytes))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in text.splitlines():
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):

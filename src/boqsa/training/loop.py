@@ -29,7 +29,7 @@ from boqsa.recipes.band import Band, expected_band
 from boqsa.training.checkpoint import save_checkpoint
 from boqsa.training.data import StepImages, data_identity
 from boqsa.training.diagnostics import verdict
-from boqsa.training.evaluation import evaluate, headline
+from boqsa.training.evaluation import SHOWN_METRICS, evaluate, headline
 from boqsa.training.faults import advice_after_divergence, told_in_words
 from boqsa.training.folder import alone_in, log_resumed, mend
 from boqsa.training.interval import Interval
@@ -307,7 +307,7 @@ class _Training:
                 self.log.leave_out_pictures(error)
             else:
                 self.log.picture("masks", done, picture)
-        shown = [name for name in ("ari_fg", "msc_fg", "ari", "iou", "dice", "ap", "pq") if name in labelled]
+        shown = [name for name in SHOWN_METRICS if name in labelled]
         values = "".join(f"  {name} {labelled[name]:.3f}" for name in shown)
         progress.say(f"step {done}: held-out loss {scores['loss']:.5f}{values}  ({state})")
         for warning in warnings:

@@ -29,7 +29,7 @@ from boqsa.plain import without_nan
 from boqsa.recipes import DataRecipe, EvaluateRecipe, Recipe
 from boqsa.reports import save_png, write_report
 from boqsa.training.baseline import baselines
-from boqsa.training.data import open_split
+from boqsa.training.data import open_split, require_image_size
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.log import read_log
@@ -196,16 +196,11 @@ def open_for(recipe: Recipe, data: DataRecipe, split: str) -> PackedDataset:
     """A split to score a recipe's model on.
 
     Raises:
-        RunError: if its images have another size than the model takes.
-        RecipeError, InputError: as `open_split`.
+        RecipeError, InputError: as `open_split`; or if its images have another size than the model takes.
     """
     size = recipe.data.image_size
     dataset = open_split(replace(data, image_size=size), split)
-    if dataset.image_size != (size, size):
-        raise RunError(
-            f"{dataset.path} holds {dataset.image_size[0]}x{dataset.image_size[1]} images, the model takes "
-            f"{size}x{size}; prepare the data at that size, with --size {size}."
-        )
+    require_image_size(dataset, size)
     return dataset
 
 

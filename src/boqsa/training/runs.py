@@ -95,8 +95,11 @@ def summarise(folder: str | Path) -> list[RunSummary]:
         try:
             recipes[run] = read_recipe(run)
             summaries[run] = _summary(name, run, recipes[run])
-        except (BoqsaError, OSError) as error:
+        except BoqsaError as error:
             summaries[run] = RunSummary(run=name, state="damaged", reason=str(error))
+        except OSError as error:
+            reason = f"cannot read {error.filename or run} ({error.strerror or error}); mend its rights or its disk."
+            summaries[run] = RunSummary(run=name, state="damaged", reason=reason)
     differing = _differing(list(recipes.values()))
     for run, recipe in recipes.items():
         values = flat(recipe)
@@ -111,13 +114,18 @@ def sort_runs(summaries: Sequence[RunSummary], by: str) -> list[RunSummary]:
     Numbers fall, but for losses and the seed, which rise, as words do.
 
     Raises:
-        InputError: if no run has such a value; the message names those there are.
+        InputError: if there is no such column, or no run has a value in it; the message names those there are.
     """
+    columns = [name for name in RunSummary.__dataclass_fields__ if name not in ("differs", "last")]
+    numbers = sorted({name for summary in summaries for name in summary.last})
     have = [summary for summary in summaries if summary.value(by) is not None]
-    if by in ("differs", "last") or not have:
-        known = [*(name for name in RunSummary.__dataclass_fields__ if name not in ("differs", "last"))]
-        numbers = sorted({name for summary in summaries for name in summary.last})
-        raise InputError(f"no run has a value {by!r} to sort by; there are {', '.join([*known, *numbers])}.")
+    if by not in [*columns, *numbers] or (summaries and not have):
+        filled = [name for name in columns if any(summary.value(name) not in (None, "") for summary in summaries)]
+        raise InputError(
+            f"no run has a value {by!r} to sort by; there are {', '.join([*(filled or columns), *numbers])}."
+        )
+    if not have:
+        return []
     rises = by in ("loss", "best_loss", "seed", "seconds") or isinstance(have[0].value(by), str)
     have.sort(key=lambda summary: summary.value(by), reverse=not rises)
     return have + [summary for summary in summaries if summary.value(by) is None]

@@ -14,6 +14,7 @@ from boqsa.inference.load import build_model
 from boqsa.inference.run import CHECKPOINTS, MANIFEST, RECIPE, checkpoint_folder, load_weights, misfit
 from boqsa.models.published import Model
 from boqsa.recipes import Recipe
+from boqsa.training.data import require_image_size
 
 
 def check_data(recipe: Recipe, train: PackedDataset, validation: PackedDataset | None) -> None:
@@ -22,13 +23,8 @@ def check_data(recipe: Recipe, train: PackedDataset, validation: PackedDataset |
     Raises:
         RecipeError: if the images have another size, or something counts evaluations and there are none.
     """
-    size = recipe.data.image_size
     for data in filter(None, (train, validation)):
-        if data.image_size != (size, size):
-            raise RecipeError(
-                f"{data.path} holds {data.image_size[0]}x{data.image_size[1]} images, the recipe wants "
-                f"{size}x{size}; prepare it with --size {size}."
-            )
+        require_image_size(data, recipe.data.image_size)
     if recipe.train.patience and validation is None:
         raise RecipeError(
             "train.patience counts evaluations, but there is no validation split; "

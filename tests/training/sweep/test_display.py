@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from boqsa.training.sweep import Event, PlannedRun
-from boqsa.training.sweep.display import SweepDisplay, last_rows
+from boqsa.training.sweep.display import SweepDisplay
 from boqsa.training.sweep.worker import work_on
 
 
@@ -39,14 +39,3 @@ def test_a_table_with_a_row_a_run_on_a_terminal(sweep: Path, runs: list[PlannedR
     assert shown.count("0/12") >= 2
     assert "running" in shown
     assert "waiting" in shown
-
-
-def test_the_end_of_a_log_is_read_whole_rows_only(tmp_path: Path) -> None:
-    assert last_rows(tmp_path) == []
-    row = '{"event": "step", "step": %d, "loss": 1.0}\n'
-    text = "".join(row % step for step in range(1, 5001)) + '{"event": "st'
-    (tmp_path / "log.jsonl").write_text(text)
-    rows = last_rows(tmp_path)
-    assert rows[-1]["step"] == 5000
-    assert 100 < len(rows) < 5000
-    assert [row["step"] for row in rows] == list(range(rows[0]["step"], 5001))

@@ -56,19 +56,59 @@ def test_one_that_got_further_is_tried_again_as_often_as_allowed(
     assert end.failed == {runs[0].name: BROKEN.text}
 
 
-@pytest.mark.parametrize(
-    ("end", "gains"), [(BROKEN, 0), (Ended(Outcome.REFUSED, "the loss is not a number"), 4)], ids=["stuck", "refused"]
-)
-def test_one_that_would_end_the_same_is_not_tried_again(
-    sweep: Path, runs: list[PlannedRun], in_process: Any, steps: dict[str, int], end: Ended, gains: int
+def test_one_that_is_refused_is_not_tried_again(
+    sweep: Path, runs: list[PlannedRun], in_process: Any, steps: dict[str, int]
 ) -> None:
+    refused = Ended(Outcome.REFUSED, "the loss is not a number")
+
     def behave(_: Path, run: PlannedRun) -> Ended:
-        steps[run.name] = gains
-        return end
+        steps[run.name] = 4
+        return refused
 
     engine = in_process(behave)
-    assert run_plan(sweep, runs[:1], engine=engine, retries=5).failed == {runs[0].name: end.text}
+    assert run_plan(sweep, runs[:1], engine=engine, retries=5).failed == {runs[0].name: refused.text}
     assert len(engine.started) == 1
+
+
+def test_one_that_is_lost_before_its_first_checkpoint_is_tried_again(
+    sweep: Path, runs: list[PlannedRun], in_process: Any
+) -> None:
+    ends = [BROKEN]
+    engine = in_process(lambda folder, run: ends.pop() if ends else work_on(folder, run))
+    assert not run_plan(sweep, runs[:1], engine=engine, retries=1).failed
+    assert len(engine.started) == 2
+    never = in_process(lambda *_: BROKEN)
+    assert list(run_plan(sweep, runs[1:2], engine=never, retries=2).failed) == [runs[1].name]
+    assert len(never.started) == 3
+
+
+def test_one_that_broke_waits_for_the_others(sweep: Path, runs: list[PlannedRun], in_process: Any) -> None:
+    ends = [BROKEN]
+    engine = in_process(lambda folder, run: ends.pop() if ends else work_on(folder, run))
+    assert not run_plan(sweep, runs, engine=engine, retries=1).failed
+    assert engine.started == [run.name for run in (*runs, runs[0])]
+
+
+def test_a_stop_is_no_retry(sweep: Path, runs: list[PlannedRun], in_process: Any) -> None:
+    stops = 3
+
+    def behave(folder: Path, run: PlannedRun) -> Ended:
+        nonlocal stops
+        stops -= 1
+        return work_on(folder, run) if stops < 0 else Ended(Outcome.STOPPED)
+
+    engine, events = in_process(behave), list[Event]()
+    assert not run_plan(sweep, runs[:1], engine=engine, retries=0, on_event=events.append).failed
+    assert kinds(events) == ["started", "retried"] * 3 + ["started", "finished"]
+    assert events[1].text == "from step 0; a signal stopped it"
+
+
+def test_what_is_stopped_again_and_again_without_a_step_is_given_up(
+    sweep: Path, runs: list[PlannedRun], in_process: Any
+) -> None:
+    engine = in_process(lambda *_: Ended(Outcome.STOPPED, "ended by SIGTERM"))
+    assert run_plan(sweep, runs[:1], engine=engine, retries=0).failed == {runs[0].name: "ended by SIGTERM"}
+    assert len(engine.started) == drive_module._STOPS_IN_VAIN + 1
 
 
 def test_a_process_that_ends_well_and_has_done_nothing_has_failed(
@@ -81,7 +121,7 @@ def test_a_process_that_ends_well_and_has_done_nothing_has_failed(
 def test_a_failure_does_not_keep_the_others_back(sweep: Path, runs: list[PlannedRun], in_process: Any) -> None:
     engine = in_process(lambda folder, run: BROKEN if run is runs[0] else work_on(folder, run))
     assert list(run_plan(sweep, runs, engine=engine).failed) == [runs[0].name]
-    assert engine.started == [run.name for run in runs]
+    assert engine.started == [*(run.name for run in runs), runs[0].name]
 
 
 def test_a_folder_that_is_spoilt_meanwhile_fails_alone(sweep: Path, runs: list[PlannedRun], in_process: Any) -> None:

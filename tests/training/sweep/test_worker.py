@@ -1,10 +1,12 @@
 """One run in one process: done, gone on with, left alone, refused."""
 
+import errno
 import signal
 from pathlib import Path
 
 import pytest
 
+from boqsa.errors import BusyError, FullDiskError
 from boqsa.inference.run import read_recipe
 from boqsa.training import step as training_step
 from boqsa.training.log import read_log
@@ -46,6 +48,29 @@ def test_a_run_of_another_process_is_left_alone(sweep: Path, runs: list[PlannedR
         assert work_on(sweep, runs[0]).outcome is Outcome.BUSY
         assert main([str(sweep), runs[0].name]) == Outcome.BUSY.value
     assert not runs[0].folder(sweep).exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (FullDiskError("no space is left to write x"), Outcome.BROKEN),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), Outcome.BROKEN),
+        (BusyError("another process is training it"), Outcome.BUSY),
+    ],
+    ids=["full disk", "full disk elsewhere", "lost race"],
+)
+def test_what_can_pass_is_not_refused(
+    sweep: Path, runs: list[PlannedRun], error: Exception, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from boqsa.training.sweep import worker
+
+    def fail(*_: object, **__: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(worker, "train", fail)
+    ended = work_on(sweep, runs[0])
+    assert ended.outcome is outcome
+    assert ("no space is left to write x" in ended.text) == (outcome is Outcome.BROKEN)
 
 
 def test_evaluated_after_the_training_and_later(sweep: Path, runs: list[PlannedRun]) -> None:

@@ -8,7 +8,15 @@ every process calls `boqsa.training.train`.
 from boqsa.training.sweep.drive import SweepEnd, run_plan
 from boqsa.training.sweep.engine import Engine, Event
 from boqsa.training.sweep.local import LocalEngine
-from boqsa.training.sweep.plan import PlannedRun, check_data, make_plan, read_plan, write_plan
+from boqsa.training.sweep.plan import (
+    PlannedRun,
+    check_data,
+    check_init_from,
+    check_place,
+    make_plan,
+    read_plan,
+    write_plan,
+)
 from boqsa.training.sweep.slurm import SlurmEngine, SlurmSettings
 from boqsa.training.sweep.state import RunState, state_of_planned
 from boqsa.training.sweep.summary import RunResult, SettingSummary, Spread, over_seeds, read_results
@@ -26,6 +34,8 @@ __all__ = [
     "Spread",
     "SweepEnd",
     "check_data",
+    "check_init_from",
+    "check_place",
     "make_plan",
     "over_seeds",
     "read_plan",

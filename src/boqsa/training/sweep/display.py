@@ -1,7 +1,5 @@
 """What a person sees of a sweep: a live table on a terminal, one line an event elsewhere; on stderr."""
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -11,13 +9,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from boqsa.training.log import FILE
+from boqsa.training.log import read_log
 from boqsa.training.sweep.engine import Event
 from boqsa.training.sweep.plan import PlannedRun
 
 _TAIL_BYTES = 65_536
-_SHOWN = ("ari_fg", "iou", "ap", "ari")
-"""The first of these that a run has is its headline."""
 _STATES = {
     "skipped": "finished before",
     "started": "running",
@@ -64,7 +60,10 @@ class SweepDisplay:
         done = sum(state in ("finished", "finished before") for state in self._states.values())
         last = event.text.splitlines()[-1] if event.text else ""
         line = f"{event.run.name}: {_STATES[event.kind]}" + (f" ({last})" if last else "")
-        scores = "".join(f"  {text}" for text in _scores(self._sweep, event.run)) if event.kind == "finished" else ""
+        scores = ""
+        if event.kind == "finished":
+            rows = read_log(event.run.folder(self._sweep), last_bytes=_TAIL_BYTES)
+            scores = "".join(f"  {text}" for text in _scores(event.run, rows))
         self.console.print(f"[{done}/{len(self._runs)}] {line}{scores}", highlight=False, markup=False, soft_wrap=True)
 
     def _table(self) -> Table:
@@ -78,7 +77,7 @@ class SweepDisplay:
         ):
             table.add_column(column, justify="right" if side == "right" else "left", no_wrap=column != "run")
         for run in self._runs:
-            rows = last_rows(run.folder(self._sweep))
+            rows = read_log(run.folder(self._sweep), last_bytes=_TAIL_BYTES)
             step = next((row for row in reversed(rows) if "loss" in row and row["event"] == "step"), None)
             loss = step["loss"] if step and isinstance(step["loss"], float) else None
             table.add_row(
@@ -86,35 +85,14 @@ class SweepDisplay:
                 self._states[run.name],
                 f"{rows[-1]['step'] if rows else 0}/{run.recipe.train.steps}",
                 "" if loss is None else f"{loss:.5f}",
-                " ".join(_scores(self._sweep, run)),
+                " ".join(_scores(run, rows)),
             )
         return table
 
 
-def last_rows(run: Path) -> list[dict[str, Any]]:
-    """The whole rows at the end of a run's log, without reading all of it."""
-    try:
-        with open(run / FILE, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:  # not made yet
-        return []
-    rows = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # the first or last one may be half a row
-            continue
-        if isinstance(row, dict) and "event" in row and "step" in row:
-            rows.append(row)
-    return rows
-
-
-def _scores(sweep: Path, run: PlannedRun) -> list[str]:
-    """Held-out loss and headline metric of the last evaluation, in words."""
-    rows = last_rows(run.folder(sweep))
+def _scores(run: PlannedRun, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Held-out loss and main metric of the last evaluation, in words."""
     row: Mapping[str, Any] = next((row for row in reversed(rows) if row["event"] == "evaluation"), {})
-    name = next((name for name in _SHOWN if name in row), None)
-    shown = [("held-out loss", row.get("loss"), 5), (name, row.get(name or ""), 3)]
+    metric = run.recipe.evaluate.select_by
+    shown = [("held-out loss", row.get("loss"), 5), (metric, row.get(metric), 3)]
     return [f"{label} {value:.{digits}f}" for label, value, digits in shown if isinstance(value, float)]

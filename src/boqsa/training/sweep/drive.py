@@ -14,6 +14,8 @@ from boqsa.training.sweep.state import is_done, is_held, state_of_planned
 _LOOK_EVERY_S = 0.2
 _LOOK_ELSEWHERE_EVERY_S = 2.0
 """Locks on a shared disk are asked for less often."""
+_STOPS_IN_VAIN = 10
+"""So often in a row a run may be stopped before it has made a step; then something stops it on purpose."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,9 @@ def run_plan(
         runs: The plan, or a part of it.
         engine: Where to run them.
         evaluate: Whether to score each on its test split afterwards.
-        retries: How often a run that broke is started again, each time only if it got further than before. What was
-            refused (bad input, a loss that is not a number) is not.
+        retries: How often a run that broke (a kill, a bug, a full disk) is started again, after those that wait. What
+            was refused (bad input, a loss that is not a number) is not. What a signal stopped is started again, and
+            that is no retry.
         on_event: Called with all that happens, in the calling thread.
 
     Returns:
@@ -84,6 +87,7 @@ class _Drive:
         self.working: list[tuple[PlannedRun, Job, int]] = []
         """Run, its process, and its step when that was started."""
         self.tries_left: dict[str, int] = {}
+        self.stops_in_vain: dict[str, int] = {}
         self.failed: dict[str, str] = {}
         self._looked_elsewhere = float("-inf")
 
@@ -136,14 +140,23 @@ class _Drive:
                 self.retry_or_fail(run, end, began)
 
     def retry_or_fail(self, run: PlannedRun, end: Ended, began: int) -> None:
-        left = self.tries_left.setdefault(run.name, self.retries)
         step = self.step_of(run)
-        if end.outcome is not Outcome.REFUSED and left and step > began:
-            self.tries_left[run.name] = left - 1
-            self.waiting.insert(0, run)
-            self.on_event(Event(run, "retried", f"from step {step}; {_last_line(end.text)}"))
-            return
-        self.fail(run, end.text)
+        if self.may_try_again(run, end, in_vain=step <= began):
+            self.waiting.append(run)  # what broke it may be over when the others have had their turn
+            self.on_event(Event(run, "retried", f"from step {step}; {_last_line(end)}"))
+        else:
+            self.fail(run, end.text)
+
+    def may_try_again(self, run: PlannedRun, end: Ended, *, in_vain: bool) -> bool:
+        """Whether a run that has not ended well is started once more; this counts it."""
+        if end.outcome is Outcome.STOPPED:
+            stops = self.stops_in_vain[run.name] = self.stops_in_vain.get(run.name, 0) + 1 if in_vain else 0
+            return stops <= _STOPS_IN_VAIN
+        left = self.tries_left.get(run.name, self.retries)
+        if end.outcome is Outcome.REFUSED or not left:
+            return False
+        self.tries_left[run.name] = left - 1
+        return True
 
     def fail(self, run: PlannedRun, text: str) -> None:
         self.failed[run.name] = text
@@ -213,5 +226,7 @@ class _Drive:
                 job.kill()
 
 
-def _last_line(text: str) -> str:
-    return text.splitlines()[-1] if text else "it ended without a word"
+def _last_line(end: Ended) -> str:
+    if end.text:
+        return end.text.splitlines()[-1]
+    return "a signal stopped it" if end.outcome is Outcome.STOPPED else "it ended without a word"

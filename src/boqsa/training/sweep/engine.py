@@ -14,9 +14,9 @@ class Outcome(Enum):
     DONE = 0
     """Nothing is left to do."""
     BROKEN = 1
-    """A bug, a kill: it may go better another time."""
+    """A bug, a kill, a full disk: it may go better another time."""
     REFUSED = 2
-    """Told in one line: bad input, a loss that is not a number, a full disk. Someone has to mend something first."""
+    """Told in one line: bad input, a loss that is not a number. Someone has to mend something first."""
     STOPPED = 3
     """A signal asked for it; the checkpoint is written."""
     BUSY = 75

@@ -22,7 +22,8 @@ from boqsa.plain import read_json
 from boqsa.recipes import Recipe
 from boqsa.recipes.fields import with_fields
 from boqsa.recipes.recipe import differences
-from boqsa.training.data import open_split
+from boqsa.training.data import open_split, require_image_size
+from boqsa.training.start import starting_model
 
 PLAN = "plan.json"
 KEPT = ".sweep"
@@ -70,11 +71,14 @@ def make_plan(
     """
     vary, fixed = dict(vary or {}), dict(fixed or {})
     _require_something(recipes, vary, fixed)
+    if all(recipe.model.kind == "mixture" for recipe in recipes):
+        _require_effect(recipes[0], fixed)
     settings = []
     for recipe in recipes:
         for values in itertools.product(*vary.values()):
             varied = dict(zip(vary, values, strict=True))
             full = _at_home(with_fields(recipe, {**fixed, **varied}))
+            _require_effect(recipe, varied)
             _require_model(full)
             settings.append((full, _label(recipe.name, varied)))
     runs = []
@@ -117,23 +121,31 @@ def check_data(runs: Sequence[PlannedRun]) -> None:
     for data in {run.recipe.data for run in runs}:
         if data.name == "scenes" and data.root is None:
             continue
-        found = open_split(data, data.train_split).image_size
-        if found != (data.image_size, data.image_size):
-            raise RecipeError(
-                f"{data.root} holds {found[0]}x{found[1]} images, the recipe wants {data.image_size}x"
-                f"{data.image_size}; prepare it with --size {data.image_size}."
-            )
+        require_image_size(open_split(data, data.train_split), data.image_size)
 
 
-def write_plan(sweep: Path, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """Write a plan into its folder; a plan that is there may only grow.
+def check_init_from(runs: Sequence[PlannedRun]) -> None:
+    """Load the weights that runs start from once, so that a wrong run is told before anything starts.
+
+    Raises:
+        RunError, InputError: if `train.init_from` names no run, or its weights do not fit.
+    """
+    for recipe in {
+        (run.recipe.train.init_from, run.recipe.data, run.recipe.model): run.recipe for run in runs
+    }.values():
+        if recipe.train.init_from is not None:
+            starting_model(recipe, None)
+
+
+def check_place(sweep: Path, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Go on if a plan can be written into its folder; a plan that is there may only grow.
 
     Args:
-        sweep: Folder, made if there is none.
+        sweep: Folder, or none yet.
         runs: The plan. If the folder has one, all runs of that are in it too.
 
     Returns:
-        The runs that were not there before.
+        The runs that are not there yet.
 
     Raises:
         RunError: if the folder holds something else, or a plan with runs that `runs` lacks.
@@ -146,28 +158,39 @@ def write_plan(sweep: Path, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     )
     if PLAN not in there and there - {KEPT}:  # one look: another process may be writing the plan
         raise RunError(f"{sweep} is not empty and holds no {PLAN}; choose another --out.")
+    before = read_plan(sweep) if PLAN in there else []
+    wanted = {run.name: run for run in runs}
+    for run in before:
+        if run.name not in wanted:
+            raise RunError(
+                f"{sweep} holds another sweep: its run {run.name} is not in this one. Go on with it by "
+                f"`boqsa sweep --resume {sweep}`, or choose another --out; a sweep may grow, but not lose runs."
+            )
+        if wanted[run.name].recipe.hash != run.recipe.hash:
+            raise RunError(
+                f"{sweep} holds the run {run.name} with another recipe "
+                f"({'; '.join(differences(run.recipe, wanted[run.name].recipe))}); choose another --out."
+            )
+    known = {run.name for run in before}
+    return [run for run in runs if run.name not in known]
+
+
+def write_plan(sweep: Path, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Write a plan into its folder, which is made if there is none, and give the runs that were not there before.
+
+    Raises:
+        RunError: as `check_place`; or if the folder cannot be made.
+    """
+    check_place(sweep, runs)  # makes nothing where it refuses
     try:
         (sweep / KEPT).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make {sweep}: {error.strerror}; choose another --out.") from None
     with one_process(sweep / KEPT / "plan.lock", wait=True):
-        before = read_plan(sweep) if (sweep / PLAN).is_file() else []
-        wanted = {run.name: run for run in runs}
-        for run in before:
-            if run.name not in wanted:
-                raise RunError(
-                    f"{sweep} holds another sweep: its run {run.name} is not in this one. Go on with it by "
-                    f"`boqsa sweep --resume {sweep}`, or choose another --out; a sweep may grow, but not lose runs."
-                )
-            if wanted[run.name].recipe.hash != run.recipe.hash:
-                raise RunError(
-                    f"{sweep} holds the run {run.name} with another recipe "
-                    f"({'; '.join(differences(run.recipe, wanted[run.name].recipe))}); choose another --out."
-                )
+        added = check_place(sweep, runs)  # again: another process may have written a plan meanwhile
         rows = [{"name": run.name, "setting": run.setting, "recipe": asdict(run.recipe)} for run in runs]
         write_text(sweep / PLAN, json.dumps({"version": 1, "runs": rows}, indent=1))
-    known = {run.name for run in before}
-    return [run for run in runs if run.name not in known]
+    return added
 
 
 def read_plan(sweep: Path) -> list[PlannedRun]:
@@ -216,6 +239,16 @@ def _require_something(recipes: Sequence[Recipe], vary: Mapping[str, Sequence[st
             raise RecipeError(f"{name} is both varied and fixed; leave out --{name} or --vary {name}.")
         if name == "seed":
             raise RecipeError("give seeds as --seeds 0 1 2, not by --vary.")
+
+
+def _require_effect(recipe: Recipe, fields: Mapping[str, str]) -> None:
+    """Refuse what only a model of another kind looks at: runs of several such values would compute the same."""
+    without = [name for name in fields if name.startswith("train.dvae.") and recipe.model.kind == "mixture"]
+    if without:
+        raise RecipeError(
+            f"{without[0]} changes nothing in {recipe.name}: a mixture model has no dVAE; leave it out, or choose a "
+            "transformer recipe."
+        )
 
 
 def _require_model(recipe: Recipe) -> None:

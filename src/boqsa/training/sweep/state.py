@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock, Timeout
-
-from boqsa.errors import InputError, RunError
+from boqsa import atomic
+from boqsa.atomic import DISK_IS_FULL, one_process
+from boqsa.errors import BusyError, InputError, RunError
 from boqsa.inference.run import RECIPE, read_recipe
+from boqsa.plain import read_json
+from boqsa.recipes import Recipe
 from boqsa.recipes.recipe import differences
 from boqsa.training.resume import LOCK, state_of
 from boqsa.training.sweep.plan import KEPT, PlannedRun
@@ -26,7 +29,7 @@ class RunState:
     total: int
     """Steps in all."""
     evaluated: bool = False
-    """Whether it was scored on its test split."""
+    """Whether `METRICS` scores its last step on its test split."""
     damage: str | None = None
     """Why its last checkpoint cannot be used, if it cannot."""
 
@@ -57,7 +60,18 @@ def state_of_planned(sweep: Path, run: PlannedRun) -> RunState:
         state = state_of(folder)
     except RunError as error:
         return RunState(0, total, damage=str(error))
-    return RunState(0 if state is None else state[0], total, evaluated=(folder / METRICS).is_file())
+    step = 0 if state is None else state[0]
+    return RunState(step, total, evaluated=read_metrics(folder, run.recipe) is not None)
+
+
+def read_metrics(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """What an evaluation of the finished run wrote; None if there is none, or one of another recipe or step."""
+    try:
+        metrics = read_json(folder / METRICS)
+        is_own = (metrics["recipe_hash"], metrics["scores"]["last"]["step"]) == (recipe.hash, recipe.train.steps)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return metrics if is_own else None
 
 
 def is_done(state: RunState, *, evaluate: bool) -> bool:
@@ -66,48 +80,34 @@ def is_done(state: RunState, *, evaluate: bool) -> bool:
 
 
 @contextmanager
-def claimed(sweep: Path, run: PlannedRun) -> Iterator[bool]:
-    """Hold a run for this process while the body runs; yields False at once if another process has it.
+def claimed(sweep: Path, run: PlannedRun) -> Iterator[None]:
+    """Hold a run for this process while the body runs.
 
     The claim covers what the lock in the run folder does not: the time before the first step, and the evaluation. The
     system frees it when the process dies, so a run is never held by nobody.
+
+    Raises:
+        BusyError: if another process has the run.
+        InputError: if the folder of the sweep cannot be written to.
+        OSError: if the disk is full.
     """
-    with _tried(_claim(sweep, run)) as got:
-        if not got:
-            yield False
-            return
-        # Someone may train the folder by hand, with `boqsa train --resume`.
-        yield not _is_locked(run.folder(sweep) / LOCK)
+    lock, busy = _claim(sweep, run), f"another process has {run.name}."
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in DISK_IS_FULL:
+            raise
+        raise InputError(f"cannot make {lock.parent}: {error.strerror}; choose a folder that is writable.") from None
+    with one_process(lock, wait=False, busy=busy):
+        if atomic.is_held(run.folder(sweep) / LOCK):  # someone trains the folder by hand: `boqsa train --resume`
+            raise BusyError(busy)
+        yield
 
 
 def is_held(sweep: Path, run: PlannedRun) -> bool:
     """Whether a process works on a run at this moment, here or on a machine that shares the disk."""
-    return _is_locked(_claim(sweep, run)) or _is_locked(run.folder(sweep) / LOCK)
+    return atomic.is_held(_claim(sweep, run)) or atomic.is_held(run.folder(sweep) / LOCK)
 
 
 def _claim(sweep: Path, run: PlannedRun) -> Path:
     return sweep / KEPT / "claims" / f"{run.name}.lock"
-
-
-def _is_locked(lock: Path) -> bool:
-    if not lock.exists():
-        return False
-    with _tried(lock) as got:
-        return not got
-
-
-@contextmanager
-def _tried(lock: Path) -> Iterator[bool]:
-    held = FileLock(lock)
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        held.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    except OSError as error:
-        raise InputError(f"cannot write {lock}: {error.strerror}; choose a folder that is writable.") from None
-    try:
-        yield True
-    finally:
-        held.release()

@@ -1,6 +1,5 @@
 """What came out of a sweep: a row for each run, and mean and spread over seeds for each setting."""
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from boqsa.errors import BoqsaError
+from boqsa.recipes import Recipe
 from boqsa.training.log import read_log
 from boqsa.training.results import HEADLINE
 from boqsa.training.sweep.plan import PlannedRun
-from boqsa.training.sweep.state import METRICS, state_of_planned
+from boqsa.training.sweep.state import METRICS, read_metrics, state_of_planned
 
 Scores = dict[str, float]
 
@@ -114,7 +114,7 @@ def _read(sweep: Path, run: PlannedRun) -> RunResult:
         state = state_of_planned(sweep, run)
     except BoqsaError as error:
         return _row(run, step=0, finished=False, damage=str(error))
-    test, damage = _test_scores(folder / METRICS) if state.evaluated else ({}, None)
+    test, damage = _test_scores(folder, run.recipe) if state.finished else ({}, None)
     return _row(
         run,
         step=state.step,
@@ -137,13 +137,15 @@ def _row(run: PlannedRun, **values: Any) -> RunResult:
     )
 
 
-def _test_scores(path: Path) -> tuple[Scores, str | None]:
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        loss = metrics["scores"]["last"]["loss"]
-        return _numbers({"loss": loss, **{name: metrics[name] for name in HEADLINE if name in metrics}}), None
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}, f"{path} is damaged; `boqsa evaluate {path.parent}` writes it again."
+def _test_scores(folder: Path, recipe: Recipe) -> tuple[Scores, str | None]:
+    """Those of a finished run, and what is wrong with them."""
+    path = folder / METRICS
+    metrics = read_metrics(folder, recipe)
+    if metrics is None:
+        damaged = f"{path} is damaged, or of another state of the run; `boqsa evaluate {folder}` writes it again."
+        return {}, damaged if path.exists() else None
+    loss = metrics["scores"]["last"].get("loss")
+    return _numbers({"loss": loss, **{name: metrics[name] for name in HEADLINE if name in metrics}}), None
 
 
 def _numbers(values: Mapping[str, Any]) -> Scores:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from boqsa.errors import BoqsaError, InputError
+from boqsa.atomic import DISK_IS_FULL
+from boqsa.errors import BoqsaError, BusyError, FullDiskError, InputError
 from boqsa.inference.run import RECIPE, read_recipe
 from boqsa.recipes import Recipe
 from boqsa.training.data import open_split, open_validation
@@ -31,13 +32,11 @@ def work_on(sweep: Path, run: PlannedRun, *, threads: int = 0, evaluate: bool = 
         evaluate: Whether to score it on its test split afterwards, as `boqsa evaluate` does.
 
     Returns:
-        How it ended: done, stopped by a signal, busy elsewhere, or refused with a reason. What is a bug, or the
-        machine's state, is raised.
+        How it ended: done, stopped by a signal, busy elsewhere, broken by a full disk, or refused with a reason. What
+        is a bug, or else the machine's state, is raised.
     """
     try:
-        with claimed(sweep, run) as got:
-            if not got:
-                return Ended(Outcome.BUSY)
+        with claimed(sweep, run):
             state = state_of_planned(sweep, run)
             folder = run.folder(sweep)
             if not state.finished and not _train(_on_this_machine(run.recipe, folder, threads), folder):
@@ -45,8 +44,17 @@ def work_on(sweep: Path, run: PlannedRun, *, threads: int = 0, evaluate: bool = 
             if not is_done(state_of_planned(sweep, run), evaluate=evaluate):
                 evaluate_run(folder, device=_device(run.recipe), command=f"boqsa evaluate {folder}")
             return Ended(Outcome.DONE)
+    except BusyError:
+        return Ended(Outcome.BUSY)
+    except FullDiskError as error:
+        return Ended(Outcome.BROKEN, str(error))
     except BoqsaError as error:
         return Ended(Outcome.REFUSED, str(error))
+    except OSError as error:
+        if error.errno not in DISK_IS_FULL:
+            raise
+        where = error.filename or sweep
+        return Ended(Outcome.BROKEN, f"no space is left to write {where}; free some, then give the command again.")
 
 
 def _train(recipe: Recipe, folder: Path) -> bool:
