@@ -43,7 +43,7 @@ def test_the_table_names_the_runs_and_why_one_is_damaged(
         "0.1250 (0.1250)",
         "ari_fg 0.750 (0.750)",
         " 100 ",
-        "run2: the recipe is not JSON",
+        "recipe.json: the recipe is not JSON",
     ):
         assert part in out
 

@@ -150,7 +150,7 @@ def test_a_dry_run_shows_the_runs_and_makes_nothing(
         (["--threads-per-worker", "0", "--dry-run"], "--threads-per-worker is 0"),
         (["--vary"], "--vary has no value"),
         (["--vary", "--dry-run"], "--vary has no value"),
-        (["--train.init-from", "nowhere", "--dry-run"], "there is no run folder nowhere"),
+        (["--train.init-from", "nowhere", "--dry-run"], "where there is no run folder"),
         (["--train.dvae.tau-steps", "3"], "train.dvae.tau_steps changes nothing in objectsroom_mixture_small"),
         (["--vary", "train.dvae.tau-steps", "3", "4"], "changes nothing in objectsroom_mixture_small"),
         (["--train.precision", "fp8"], "expected one of 'fp32', 'bf16'"),
