@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv_transpose2d
 
 
@@ -17,8 +20,25 @@ class TransposedConvolution(nn.ConvTranspose2d):
         assert self.bias is not None
         assert isinstance(self.padding, tuple)
         grown = conv_transpose2d(features, self.weight, None, self.stride, self.padding, self.output_padding)
-        # Channels innermost, as in `PositionEmbedding`.
-        return (grown.permute(0, 2, 3, 1) + self.bias.to(grown.dtype)).permute(0, 3, 1, 2)
+        if torch.compiler.is_compiling():
+            return grown + self.bias.to(grown.dtype)[:, None, None]
+        added: Tensor = _AddBias.apply(grown, self.bias)  # type: ignore[no-untyped-call]
+        return added
+
+
+class _AddBias(torch.autograd.Function):
+    """In place, since nobody needs the features without it; its gradient is a sum over whole rows of memory."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, bias: Tensor) -> Tensor:
+        ctx.mark_dirty(features)
+        ctx.dtype = bias.dtype
+        return features.add_(bias.to(features.dtype)[:, None, None])  # in two dtypes it would make copies
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient, gradient.permute(0, 2, 3, 1).sum(dim=(0, 1, 2)).to(ctx.dtype)
 
 
 class ConvolutionEncoder(nn.Sequential):
