@@ -212,6 +212,20 @@ def test_what_was_good_before_a_stop_is_saved_and_goes_on(
     assert rows(run, "finished")
 
 
+def test_stopping_again_keeps_what_is_before_the_last_good_state(
+    tmp_path: Path, recipe: Recipe, changed: Change, train_data: PackedDataset, spoil: Callable[..., None]
+) -> None:
+    recipe = changed(recipe, train={"nonfinite_patience": 3, "log_every": 2})
+    run = tmp_path / "run"
+    spoil(set(range(5, 12)))
+    for learning_rate in (1e-3, 5e-4, 2e-4):
+        with pytest.raises(RunError, match="then .*last-1 is used"):
+            train(
+                changed(recipe, train={"learning_rate": learning_rate}), run, train_data=train_data, allow_changes=True
+            )
+        assert [read_manifest(run / "checkpoints" / name)["step"] for name in ("last", "last-1")] == [8, 4]
+
+
 def test_weights_that_are_no_numbers_are_never_saved(
     tmp_path: Path, recipe: Recipe, changed: Change, train_data: PackedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ from boqsa.recipes import Recipe
 from boqsa.training.data import StepImages, open_split
 from boqsa.training.draws import batch_indices, draw_gumbel, draw_noise
 from boqsa.training.evaluation import samples
-from boqsa.training.machine import keep_freed_memory
+from boqsa.training.machine import keep_freed_memory, sent
 from boqsa.training.processes import join_processes
 from boqsa.training.step import TrainStep
 
@@ -58,7 +58,7 @@ class RandomImages:
 
     def batch(self, indices: Sequence[int] | Int[np.ndarray, "B"]) -> UInt8[Tensor, "B 3 H W"]:
         """The images of these indices."""
-        return self.images[torch.as_tensor(np.asarray(indices), device=self.images.device)]
+        return self.images[sent(torch.from_numpy(np.asarray(indices)), self.images.device)]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ def count_operations(recipe: Recipe) -> dict[Form, tuple[Operations, Operations]
     for form in forms:
         counted = []
         for batch in (1, 2):
-            small = replace(recipe, train=replace(recipe.train, batch_size=batch, accumulate=1))
+            # Not compiled: what is counted are PyTorch's own operations.
+            small = replace(recipe, train=replace(recipe.train, batch_size=batch, accumulate=1, compile=False))
             step = _build(form, small, _images(small, device_of(small)))
             with OperationCounter() as counter:
                 step(0)

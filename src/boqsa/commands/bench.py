@@ -17,7 +17,7 @@ class Bench:
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     batch: int | None = None
-    """Images in a step; by default the largest of --batches, or the recipe's train.batch_size."""
+    """Images in a step; by default the smallest of --batches, or the recipe's train.batch_size."""
     threads: int | None = None
     """CPU threads of torch; by default the recipe's train.threads."""
     precision: Literal["fp32", "bf16"] | None = None
@@ -40,7 +40,8 @@ def main(arguments: list[str]) -> int:
     name, options = (arguments[0], arguments[1:]) if named else ("demo", arguments)
     chosen = parse(Bench, options, command=f"bench {name}", default=Bench(recipe=get_recipe(name)))
     train = chosen.recipe.train
-    batch = chosen.batch if chosen.batch is not None else max(chosen.batches, default=train.batch_size)
+    # Of several the smallest: that the larger ones do not fit is a finding, and ends nothing.
+    batch = chosen.batch if chosen.batch is not None else min(chosen.batches, default=train.batch_size)
     recipe = replace(
         chosen.recipe,
         train=replace(

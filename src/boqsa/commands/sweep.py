@@ -11,6 +11,7 @@ import tyro
 from boqsa.commands import STOPPED
 from boqsa.commands.arguments import parse, print_json, print_table
 from boqsa.errors import RecipeError
+from boqsa.inference.run import CHECKPOINTS
 from boqsa.recipes import get_recipe
 from boqsa.training.evaluation import SHOWN_METRICS
 from boqsa.training.sweep import (
@@ -94,7 +95,7 @@ def main(arguments: list[str]) -> int:
     check_place(sweep, runs)
     if chosen.engine == "local":  # the nodes of a cluster may have it elsewhere
         check_data(runs)
-        check_init_from(runs)
+        check_init_from([run for run in runs if not (sweep / run.name / CHECKPOINTS).exists()])
     if chosen.dry_run:
         _show_plan(sweep, runs, as_json=chosen.json)
         return 0

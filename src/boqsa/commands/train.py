@@ -1,7 +1,5 @@
 """`boqsa train RECIPE --out RUN [any field]` and `boqsa train --resume RUN`."""
 
-import contextlib
-import io
 import os
 import sys
 from dataclasses import dataclass
@@ -82,8 +80,7 @@ def _main(arguments: list[str]) -> int:
         raise RecipeError("name a recipe first, as in `boqsa train demo --out RUN`; `boqsa recipes` lists them.")
     name, *rest = arguments
     default = Train(out=tyro.MISSING, recipe=get_recipe(name))
-    with _one_usage():
-        chosen = parse(Train, rest, command=f"train {name}", default=default)
+    chosen = parse(Train, rest, command=f"train {name}", default=default)
     return _train(chosen.recipe, chosen.out, log_to=chosen.log_to, as_json=chosen.json)
 
 
@@ -92,16 +89,10 @@ def _resume(arguments: list[str]) -> int:
 
     run = _named_run(arguments)
     default = Resume(resume=run, recipe=read_recipe(run))
-    with _one_usage():
-        chosen = parse(Resume, arguments, command="train", default=default)
+    chosen = parse(Resume, arguments, command="train", default=default)
     return _train(
         chosen.recipe, chosen.resume, log_to=chosen.log_to, as_json=chosen.json, allow_changes=chosen.allow_changes
     )
-
-
-def _one_usage() -> contextlib.AbstractContextManager[object]:
-    """Inside, wrong usage is explained by one process of a job."""
-    return contextlib.nullcontext() if _speaks_for_all() else contextlib.redirect_stderr(io.StringIO())
 
 
 def _named_run(arguments: list[str]) -> Path:

@@ -111,7 +111,8 @@ class _Strips(torch.autograd.Function):
             for first, last, columns in _strips(queries.shape[2], keys.shape[2], causal):
                 weights = _weights(queries[:, :, first:last], keys[:, :, :columns], first, causal)  # (B, G, S, M)
                 kept = kept_numbers(weights.shape, probability, torch.uint8)
-                taken[:, :, first:last] = weights.mul_(kept.to(weights.dtype)) @ values[:, :, :columns]
+                weights = weights.to(values.dtype).mul_(kept.to(values.dtype))
+                taken[:, :, first:last] = weights @ values[:, :, :columns]
                 stays.append(kept)
         taken.mul_(_scale(probability))
         ctx.save_for_backward(queries, keys, values, taken, *stays)
@@ -126,17 +127,17 @@ class _Strips(torch.autograd.Function):
         of_queries = torch.empty_like(queries)
         of_keys, of_values = torch.zeros_like(keys), torch.zeros_like(values)
         # The softmax takes the mean of a row's gradients from each; that mean is this product (Dao et al. 2022, B.2).
-        means = (gradient * taken).sum(dim=-1, keepdim=True)  # (B, G, L, 1)
+        means = (_precise(gradient) * _precise(taken)).sum(dim=-1, keepdim=True)  # (B, G, L, 1)
         gradient = gradient * _scale(ctx.probability)  # of what was taken before it was scaled
         strips = _strips(queries.shape[2], keys.shape[2], ctx.causal)
         for (first, last, columns), kept in zip(strips, stays, strict=True):
             rows, seen = queries[:, :, first:last], keys[:, :, :columns]
             arriving = gradient[:, :, first:last]
             weights = _weights(rows, seen, first, ctx.causal)  # (B, G, S, M)
-            stay = kept.to(weights.dtype)
-            of_values[:, :, :columns] += (weights * stay).mT @ arriving
-            of_weights = (arriving @ values[:, :, :columns].mT).mul_(stay)
-            of_logits = of_weights.sub_(means[:, :, first:last]).mul_(weights).div_(root)
+            stay = kept.to(values.dtype)
+            of_values[:, :, :columns] += (weights.to(values.dtype) * stay).mT @ arriving
+            of_weights = _precise((arriving @ values[:, :, :columns].mT).mul_(stay))
+            of_logits = (of_weights - means[:, :, first:last]).mul_(weights).div_(root).to(values.dtype)
             of_queries[:, :, first:last] = of_logits @ seen
             of_keys[:, :, :columns] += of_logits.mT @ rows
         return of_queries, of_keys, of_values, None, None
@@ -150,9 +151,17 @@ def _strips(rows: int, columns: int, causal: bool) -> list[tuple[int, int, int]]
     ]
 
 
+def _precise(numbers: Tensor) -> Tensor:
+    """In fp32, or in what is more."""
+    return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
+
+
 def _weights(rows: Tensor, keys: Tensor, first: int, causal: bool) -> Tensor:
-    """Attention of some rows before dropout; the first of them is position `first`."""
-    logits = (rows @ keys.mT).div_(math.sqrt(rows.shape[-1]))  # (B, G, S, M)
+    """Attention of some rows before dropout, in fp32 at least; the first of them is position `first`.
+
+    A logit rounded to bf16 is off by up to 1 in 256 of itself, and its exponential by as many times the logit.
+    """
+    logits = (_precise(rows) @ _precise(keys).mT).div_(math.sqrt(rows.shape[-1]))  # (B, G, S, M)
     if causal:
         hidden = torch.ones(logits.shape[-2:], dtype=torch.bool).triu_(1 + first)
         logits.masked_fill_(hidden, -math.inf)

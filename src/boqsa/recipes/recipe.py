@@ -252,7 +252,7 @@ class TrainRecipe:
     threads: int = 0
     """CPU threads of torch; 0 keeps torch's choice. Results are bit-identical only at an equal number."""
     channels_last: bool = True
-    """Memory layout of the convolutions."""
+    """Memory layout of weights and images: channels innermost, as fast convolutions have it."""
     compile: bool = field(default=False, metadata=_ADDED_LATER)
     """Compile the model with `torch.compile`, as one graph: for GPUs. Takes a minute or more before the first step, and
     a C++ compiler. Dropout then draws other numbers."""

@@ -285,6 +285,8 @@ def _half_split(counts: Float[Tensor, "2 P"], size: tuple[int, int]) -> float:
     chance = float(share.max())
     if chance > 1 - 1e-9:
         return 0.0
+    counts = counts.cpu()  # a GPU has no deterministic cumsum
+    share = share.cpu()
     joint = counts / counts.sum()  # (2, P), sums to 1
     axes = [torch.linspace(-1, 1, side, dtype=counts.dtype, device=counts.device) for side in size]
     position = torch.cartesian_prod(*axes).T  # (2, P): row and column

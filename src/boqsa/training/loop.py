@@ -235,14 +235,15 @@ class _Training:
     def require_finite(self, done: int, data: PackedDataset) -> None:
         """Stop the run if too many steps in a row gave no number, or a weight is none; weights that are good are saved.
 
-        Where steps are skipped the weights are those before the first of them.
+        Where steps are skipped the weights are those before the first of them. Where none was made since the run was
+        resumed they are those that it was resumed with: they stand in `last` already, and what is before it stays.
         """
         settings, is_finite = self.recipe.train, _is_finite(self.step.plain_model)
         in_a_row = self.skipped.look()
         if in_a_row < max(settings.nonfinite_patience, 1) and is_finite:
             return
         self.log.append("diverged", done, loss=self.interval.last_loss, in_a_row=in_a_row)
-        if is_finite and settings.nonfinite_patience:
+        if is_finite and settings.nonfinite_patience and done - in_a_row > self.start:
             self.skipped.forgive()  # or it would stop again at once
             step = min(done, settings.steps - 1)  # from the last step on nothing could go on
             self.log.flush()
@@ -266,10 +267,10 @@ class _Training:
         run.mkdir(parents=True, exist_ok=True)
         write_text(run / RECIPE, self.recipe.to_json())
         self.log.append("remade", done, data=data.manifest.fingerprint, **self.machine())
-        self.save("last", done, trainer=self.state(done, data))
+        self.save("last", done, trainer=self.state(done, data), keep=self.recipe.train.keep_last)
         raise RunError(
-            f"{run} was deleted while it was trained. It was made anew, with its recipe and the state of step {done}; "
-            f"its log is lost. Go on with `boqsa train --resume {run}`, or delete it again."
+            f"{run}, or the recipe in it, was deleted while it was trained. It was made anew, with its recipe and the "
+            f"state of step {done}; what else was deleted is lost. Go on with `boqsa train --resume {run}`."
         )
 
     def log_step(self, done: int) -> None:

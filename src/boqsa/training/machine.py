@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,11 @@ def require_compiler() -> None:
     Raises:
         RecipeError: if there is none.
     """
-    names = [os.environ.get("CXX"), "g++", "clang++", "c++"]
-    if not any(shutil.which(name) for name in names if name):
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
         raise RecipeError(
-            "train.compile is on and needs a C++ compiler, but no g++ or clang++ is on the PATH; "
-            "install one, or pass --train.no-compile."
+            f"train.compile is on and needs a C++ compiler, but there is no {compiler}; install it or set CXX, "
+            "or pass --train.no-compile."
         )
 
 

@@ -83,7 +83,8 @@ class TrainStep:
             require_compiler()
             # One graph or an error: what falls out of the graph would be slow in silence.
             forward = torch.compile(model, fullgraph=True)  # type: ignore[assignment]  # it gives a module for a module
-        self.model, self.optimizer = self.fabric.setup(forward, optimizer)
+        # Where there are several processes, what they exchange stays outside of the graph.
+        self.model, self.optimizer = self.fabric.setup(forward, optimizer, _reapply_compile=False)
         self._agreement = agreement_group(self.fabric)
         self._found_inf = torch.zeros((), device=self.device)
         if settings.nonfinite_patience:
