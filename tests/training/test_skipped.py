@@ -215,7 +215,7 @@ def test_what_was_good_before_a_stop_is_saved_and_goes_on(
 def test_stopping_again_keeps_what_is_before_the_last_good_state(
     tmp_path: Path, recipe: Recipe, changed: Change, train_data: PackedDataset, spoil: Callable[..., None]
 ) -> None:
-    recipe = changed(recipe, train={"nonfinite_patience": 3, "log_every": 2})
+    recipe = changed(recipe, train={"nonfinite_patience": 3, "log_every": 2, "sigma_steps": 20})
     run = tmp_path / "run"
     spoil(set(range(5, 12)))
     for learning_rate in (1e-3, 5e-4, 2e-4):
