@@ -219,7 +219,7 @@ def test_stopping_again_keeps_what_is_before_the_last_good_state(
     run = tmp_path / "run"
     spoil(set(range(5, 12)))
     for learning_rate in (1e-3, 5e-4, 2e-4):
-        with pytest.raises(RunError, match="then .*last-1 is used"):
+        with pytest.raises(RunError, match=r"then .*last-1 is used"):
             train(
                 changed(recipe, train={"learning_rate": learning_rate}), run, train_data=train_data, allow_changes=True
             )

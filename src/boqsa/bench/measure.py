@@ -217,7 +217,7 @@ class _Line:
             return in_own_process(work, *arguments)
         except OutOfMemoryError as error:
             if not self.may_fail:
-                raise RunError(f"{self} does not fit into memory ({error}); pass a smaller --batch, or smaller --batches.") from None
+                raise RunError(f"{self} does not fit into memory ({error}); pass a smaller --batch.") from None
             self.fails = f"does not fit into memory ({error})"
             return None
 

@@ -50,19 +50,30 @@ class Resume:
 
 def main(arguments: list[str]) -> int:
     """Entry of the command. What every process of a job refuses is said by one; what befell one alone, by that one."""
+    code = 2
     try:
-        return _main(arguments)
+        code = _main(arguments)
     except MachineError:
         raise
     except BoqsaError:
         if _speaks_for_all():
             raise
-        return 2
+    finally:
+        if _is_one_of_several():
+            from boqsa.training.processes import leave_processes
+
+            leave_processes(in_step=code != 2)
+    return code
+
+
+def _is_one_of_several() -> bool:
+    """Without importing torch."""
+    return bool(os.environ.keys() & {"LOCAL_RANK", "SLURM_LOCALID"})
 
 
 def _speaks_for_all() -> bool:
-    if not os.environ.keys() & {"LOCAL_RANK", "SLURM_LOCALID"}:
-        return True  # without importing torch
+    if not _is_one_of_several():
+        return True
     from boqsa.training.processes import speaks_for_all
 
     return speaks_for_all()

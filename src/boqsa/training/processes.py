@@ -117,6 +117,16 @@ def speaks_for_all() -> bool:
         return os.environ.get(place, "0") == "0"
 
 
+def leave_processes(*, in_step: bool) -> None:
+    """Part from the other processes of the job, if there are any: the threads that talk to them would abort the exit.
+
+    Args:
+        in_step: Whether all leave now. Where something went wrong NCCL would wait for the others, and is left alone.
+    """
+    if rank_and_count()[1] > 1 and (in_step or torch.distributed.get_backend() == "gloo"):
+        torch.distributed.destroy_process_group()
+
+
 def agreement_group(fabric: Fabric) -> "torch.distributed.ProcessGroup | None":
     """A group in which the processes agree by way of the CPU, so that the accelerator is not waited for; None alone."""
     return torch.distributed.new_group(backend="gloo") if fabric.world_size > 1 else None
