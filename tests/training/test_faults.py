@@ -143,7 +143,7 @@ def test_a_deleted_run_is_made_anew_with_all_that_is_known(
     train(recipe, tmp_path / "whole", **both)
     with monkeypatch.context() as patch:
         at_step(patch, 6, lambda: shutil.rmtree(run))
-        with pytest.raises(RunError, match=r"was deleted while .*state of step 8; its log is lost.*--resume"):
+        with pytest.raises(RunError, match=r"was deleted while .*step 8; what else was deleted is lost.*--resume"):
             train(recipe, run, **both)
     assert read_recipe(run) == recipe
     assert state_of(run) == (8, 12)

@@ -172,13 +172,17 @@ def test_a_job_whose_time_is_over_is_requeued_and_goes_on(tmp_path: Path, runs: 
     write_plan(sweep, [run])
     engine = SlurmEngine(sweep, SlurmSettings(gpus_per_node=0, cpus_per_task=1), cluster="local")
     job = engine.start(sweep, run, evaluate=False)
+    controller = job._job.job_id  # type: ignore[attr-defined]
+    tasks = Path(f"/proc/{controller}/task/{controller}/children")
     try:
         wait_for(job, lambda: any(row["step"] >= 3 for row in read_log(run.folder(sweep))))
-        controller = job._job.job_id  # type: ignore[attr-defined]
-        (task,) = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
+        (task,) = tasks.read_text().split()
         os.kill(int(task), signal.SIGUSR2)
         wait_for(job, lambda: any(row["event"] == "resumed" for row in read_log(run.folder(sweep))))
     finally:
+        # A million steps: a task that was just being started might not hear of a stop.
+        for process in (controller, *tasks.read_text().split()):
+            os.kill(int(process), signal.SIGKILL)
         job.stop()
     stopped, resumed = (
         [row["step"] for row in read_log(run.folder(sweep)) if row["event"] == event]
