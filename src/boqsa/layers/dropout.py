@@ -1,4 +1,4 @@
-"""Dropout at a tenth of its price on a CPU, and causal attention that drops its weights out strip by strip.
+"""Dropout at a quarter of its price on a CPU, and causal attention that drops its weights out strip by strip.
 
 PyTorch draws a float for each number that may be dropped, one after the other, whatever the number of threads; in the
 published transformer this is the largest single operation of a training step. Here 64 random bits decide on four
