@@ -86,7 +86,7 @@ _SMALL_TRANSFORMER = TransformerRecipe(
     encoder_channels=(32,) * 2,
     encoder_strides=(2, 1),
 )
-"""No dropout: with PyTorch's own, which was used when this was settled, it cost a third of a step on a CPU. Two layers, so
+"""No dropout: with PyTorch's own, used when this was settled, it cost a third of a step on a CPU. Two layers, so
 that a token sees 13 of 64 pixels: with three (21 pixels) masks learned slower and kept a wide margin (docs/results.md).
 """
 
