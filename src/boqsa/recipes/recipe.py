@@ -43,11 +43,17 @@ class DataRecipe:
     """Training scenes to render; only for "scenes"."""
     scene_seed: int = 0
     """Seed of the rendered scenes; only for "scenes". Apart from `seed`, so that seeds share their data."""
+    scene_objects: tuple[int, ...] = field(default=(2, 4), metadata=_ADDED_LATER)
+    """Fewest and most objects of a rendered scene, 1 to 6; only for "scenes"."""
 
     def __post_init__(self) -> None:
         _at_least(self, "image_size", 8)
         _at_least(self, "scene_count", 1)
         _at_least(self, "scene_seed", 0)
+        if len(self.scene_objects) != 2 or not 1 <= self.scene_objects[0] <= self.scene_objects[1] <= 6:
+            raise RecipeError(
+                f"data.scene_objects is {self.scene_objects}; give the fewest and the most, each 1 to 6, as 2,4."
+            )
         for name in ("name", "train_split", "validation_split", "test_split"):
             value = getattr(self, name)
             if not is_plain_name(value):
