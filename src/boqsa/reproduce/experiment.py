@@ -4,9 +4,8 @@
 plan can be shown, counted and compared before anything runs.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from boqsa.recipes import DataRecipe, Recipe
 
@@ -72,10 +71,10 @@ class Experiment:
     arms: tuple[Arm, ...]
     paper_tables: tuple[int, ...] = ()
     """Tables of the paper whose cells stand beside."""
+    shown: tuple[str, ...] = ()
+    """Metrics of the Markdown table; none means those of the paper's table, or all. The CSV has all in any case."""
     figures: tuple[str, ...] = ()
-    """Names in `boqsa.reproduce.report.FIGURES` of the pictures that are drawn."""
+    """Kinds of pictures, as `boqsa.reproduce.drawings` knows them."""
     notes: tuple[str, ...] = ()
     """What a reader must know, a sentence each."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """For the figures."""
 

@@ -16,16 +16,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 import boqsa
 from boqsa.atomic import write_text
 from boqsa.data import PackedDataset
+from boqsa.data.builtin import scene_parameters
 from boqsa.inference.load import load
 from boqsa.inference.run import CHECKPOINTS, MODEL, read_manifest, read_recipe
 from boqsa.plain import read_json, without_nan
 from boqsa.recipes import EvaluateRecipe
-from boqsa.reproduce.experiment import Test
+from boqsa.reproduce.binding import binding
+from boqsa.reproduce.experiment import BINDING_PREFIX, Test
 from boqsa.reproduce.plan import Look, test_split
+from boqsa.reproduce.separation import first_step, separation
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.results import whole_checkpoints
@@ -139,13 +143,9 @@ def _values(
 ) -> dict[str, float]:
     model = load(folder, checkpoint=checkpoint)
     if test.probe == "separation":
-        from boqsa.reproduce.separation import separation_of
-
-        return separation_of(model, dataset, images=_SEPARATION_IMAGES)
+        return _separation(model, dataset)
     if test.probe == "binding":
-        from boqsa.reproduce.binding import binding_of
-
-        return binding_of(model, dataset, images=_BINDING_IMAGES)
+        return _binding(model, dataset, test)
     scores = evaluate(
         model,
         dataset,
@@ -161,6 +161,25 @@ def _values(
         warmup_steps=recipe.train.warmup_steps,
     )
     return {"failed": float(state in _FAILED), **flat_scores(scores)}
+
+
+def _separation(model: nn.Module, dataset: PackedDataset) -> dict[str, float]:
+    image = dataset.batch(range(min(_SEPARATION_IMAGES, len(dataset))))["image"]
+    found = separation(*first_step(model, image))
+    return {"separation_silhouette": found.silhouette, "nearest_query_accuracy": found.nearest_query_accuracy}
+
+
+def _binding(model: nn.Module, dataset: PackedDataset, test: Test) -> dict[str, float]:
+    """Of every attribute; what has no value, as all objects are of one class, is left out."""
+    count = min(_BINDING_IMAGES, len(dataset))
+    scenes = scene_parameters(dataset.path, dataset.split, count) if test.data.name == "scenes" else None
+    values = {}
+    for found in binding(model, dataset, count=count, scenes=scenes):
+        values |= {
+            f"{BINDING_PREFIX}{found.attribute}": found.mutual_information,
+            f"{BINDING_PREFIX}{found.attribute}_chance": found.baseline,
+        }
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:

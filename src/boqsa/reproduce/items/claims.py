@@ -127,15 +127,13 @@ def mask_errors(scale: Scale) -> Experiment:
         item="mask_errors",
         title="ARI-FG and MSC-FG of true masks that grow into the background",
         arms=(),
-        figures=("mask_errors",),
-        options={"data": scale.recipe("scenes", "mixture").data},
     )
 
 
 def differences(scale: Scale) -> Experiment:
     """What differs between the paper's text and the published code, one at a time (spec 1.3, 1.5, 1.7)."""
     settings: list[tuple[Mapping[str, str], str]] = [
-        ({}, "as published"),
+        ({}, "setting=published"),
         ({"model.epsilon": "1e-8", "model.epsilon_form": "entry"}, "epsilon=1e-8"),
         ({"model.drop_path": "0"}, "drop_path=0"),
         ({"model.perturbation": "additive"}, "perturbation=additive"),

@@ -17,7 +17,7 @@ TEST_ITERATIONS = (1, 2, 3, 5, 7)
 
 BINDING_METRICS = tuple(
     f"{BINDING_PREFIX}{attribute}{what}"
-    for attribute in ("position", "size", "color", "kind")
+    for attribute in ("position", "size", "colour", "kind", "true_colour", "true_position")
     for what in ("", "_chance")
 )
 
@@ -68,6 +68,7 @@ def figure2(scale: Scale) -> Experiment:
         item="figure2",
         title="Figure 2: score against test-time iterations",
         arms=tuple(arms),
+        shown=("ari_fg", "iou"),
         figures=("iterations",),
         notes=("No value of the paper's Figure 2 can be read; its curves pass through Table 7's at 3 iterations.",),
     )
