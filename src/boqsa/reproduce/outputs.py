@@ -1,7 +1,7 @@
 """What a model makes of the first images of a split, a batch at a time.
 
-As in evaluation: no gradients, no dropout, and sampled slots drawn by an image's place in the split, so that neither the
-batch size nor what ran before changes a result.
+As in evaluation: no gradients, no dropout, and sampled slots drawn by an image's place in the split, so that neither
+the batch size nor what ran before changes a result.
 """
 
 from collections.abc import Iterator

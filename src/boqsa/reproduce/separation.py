@@ -1,8 +1,8 @@
 """Do slots keep their index? Initial slots, and the slots after one iteration (paper 5.3, Figure 3).
 
-The paper shows a t-SNE picture of both, coloured by slot. `slot_plane` gives its coordinates; `separation` puts into numbers
-what a reader is meant to see: whether the updated slots of an index lie together, and whether each lies nearest to
-the initial slot that it came from. Distances are Euclidean, on the slots as they are.
+The paper shows a t-SNE picture of both, coloured by slot. `slot_plane` gives its coordinates; `separation` puts into
+numbers what a reader is meant to see: whether the updated slots of an index lie together, and whether each lies
+nearest to the initial slot that it came from. Distances are Euclidean, on the slots as they are.
 
 Shapes: N images, K slots, D slot size.
 """
