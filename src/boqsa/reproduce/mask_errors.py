@@ -2,8 +2,8 @@
 
 No model: the true objects are the prediction, and grow into the background by some pixels at a time. A background
 pixel goes to the nearest object (Euclidean, between the middles of pixels) once that is no farther than the step;
-objects do not grow into one another. In the end each background pixel belongs to the nearest object. ARI-FG looks at the
-pixels of true objects alone, so it stays at 1 all the way; MSC-FG divides by the union, so it falls.
+objects do not grow into one another. In the end each background pixel belongs to the nearest object. ARI-FG looks at
+the pixels of true objects alone, so it stays at 1 all the way; MSC-FG divides by the union, so it falls.
 
 Shapes: N images, H W pixels.
 """
