@@ -11,7 +11,7 @@ code tests on (spec/datasets.md), for the rows that the authors ran; rows quoted
 
 import re
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
 from boqsa.errors import InputError
@@ -20,7 +20,7 @@ from boqsa.reproduce.paper import PaperCell
 Masks = Literal["decoder", "attention"]
 
 _UNKNOWN = "?"
-_PART = re.compile(r"[^\s;=?][^;=\n\r]*")
+_PART = re.compile(r"[^\s;=?][^;=]*")
 
 OF_THE_METHOD = ("slots", "masks")
 """Parts that belong to a method: two methods may differ in them and be compared, if it is said."""
@@ -48,7 +48,7 @@ class Protocol:
     def __post_init__(self) -> None:
         for name in ("data", "variant", "split", "metric"):
             value = getattr(self, name)
-            if value is not None and not (_PART.fullmatch(value) and value == value.strip()):
+            if value is not None and not (_PART.fullmatch(value) and value == value.strip() and value.isprintable()):
                 raise InputError(
                     f"the protocol's {name} is {value!r}; it must be one line without `;` and `=`, or None."
                 )
@@ -115,7 +115,7 @@ def require_same(one: Protocol, other: Protocol, *, but: Collection[str] = ()) -
         InputError: if a part that is known on both sides differs, with all that do.
     """
     blank = dict.fromkeys(but)
-    found = differences(*(Protocol(**(asdict(side) | blank)) for side in (one, other)))
+    found = differences(replace(one, **blank), replace(other, **blank))
     if found:
         raise InputError(f"numbers of different protocols are not compared ({'; '.join(found)}); score both alike.")
     return not_known(one, other)
@@ -186,15 +186,20 @@ _QUOTED = {
     6: ("MoCo v2", "BYOL", "R2O"),
 }
 """Rows that were taken from other publications, or whose origin is not said."""
+_QUOTED_IN_TABLE_13 = ((1, "Slot-Attention"),)
+_NOTHING_KNOWN = Protocol(
+    data=None, variant=None, split=None, images=None, image_size=None, slots=None, masks=None, metric=None
+)
 
 
 def paper_protocol(cell: PaperCell) -> Protocol:
     """How a number of the paper was measured, as far as the paper and the authors' code tell; the rest is None."""
     source, _, target = cell.dataset.rpartition("->")
-    trained_on = source or target
     is_quoted = cell.method in _QUOTED.get(cell.table, ())
+    if is_quoted and (cell.table, cell.method) not in _QUOTED_IN_TABLE_13:
+        return replace(_NOTHING_KNOWN, data=target, metric=cell.our_metric)
     split, images = (None, None) if is_quoted else _TEST_SPLITS[target]
-    masks = _masks(cell, is_quoted)
+    masks = _masks(cell)
     image_size = _IMAGE_SIZE.get(target)
     if cell.method.startswith("SLATE"):
         image_size = _SLATE_IMAGE_SIZE.get(target, image_size)
@@ -204,16 +209,16 @@ def paper_protocol(cell: PaperCell) -> Protocol:
         split=split,
         images=images,
         image_size=image_size,
-        slots=None if is_quoted and masks is None else _slots(trained_on, masks),
+        slots=_slots(source or target, masks),
         masks=masks,
         metric=cell.our_metric,
     )
 
 
-def _masks(cell: PaperCell, is_quoted: bool) -> Masks | None:
+def _masks(cell: PaperCell) -> Masks | None:
     if cell.method in _MASKS:
         return _MASKS[cell.method]
-    if cell.table in _TRANSFORMER_TABLES and not is_quoted:
+    if cell.table in _TRANSFORMER_TABLES:
         return "attention"
     return _DECODER_OF_TABLE.get((cell.table, cell.dataset))
 

@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 _ORDER = ("dataset", "condition", "metric", "method", "selection", "seed", "protocol")
-_NAME = re.compile(r"[^\s,;\"][^,;\"\n\r]*")
+_NAME = re.compile(r"[^\s,;\"|][^,;\"|]*")
 _CONDITION = re.compile(r"([a-z_]+=[^;=,\"\s]+(;[a-z_]+=[^;=,\"\s]+)*)?")
 _SEED = re.compile(r"0|[1-9][0-9]{0,18}")
 _FLOAT = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
@@ -105,8 +105,8 @@ def _wrong(row: Row) -> str:
     """What is wrong with a row, in words; empty if nothing."""
     for name in ("method", "dataset", "metric"):
         value = getattr(row, name)
-        if not _NAME.fullmatch(value) or value != value.strip():
-            return f"the {name} is {value[:40]!r}; it must be a name without comma, semicolon and quote"
+        if not _NAME.fullmatch(value) or value != value.strip() or not value.isprintable():
+            return f"the {name} is {value[:40]!r}; it must be a name without , ; | and quotes"
     if not _CONDITION.fullmatch(row.condition):
         return f"the condition is {row.condition[:40]!r}; it must be empty or as test_iterations=5;trained_on=dogs"
     if row.selection != "last" and not re.fullmatch("best_[a-z_]+", row.selection):
