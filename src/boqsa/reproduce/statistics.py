@@ -176,17 +176,18 @@ def seeds_needed(one: Spread, other: Spread, difference: float) -> int | None:
     """
     if one.std is None or other.std is None or difference == 0:
         return None
-    largest = max(one.std, other.std, abs(difference))  # only ratios matter; squares of tiny numbers would vanish
-    first, second, shift = ((value / largest) ** 2 for value in (one.std, other.std, difference))
-    if first + second == 0:
+    smaller, larger = sorted((one.std, other.std))
+    if larger == 0:
         return 2
+    ratio = smaller / larger  # at most 1, so that no square leaves the range of floats
+    noise = larger / abs(difference)
 
     def is_enough(n: int) -> bool:
-        freedom = (n - 1) * (first + second) ** 2 / (first**2 + second**2)
-        quantiles = stats.t.ppf((1 + LEVEL) / 2, freedom) + stats.t.ppf(POWER, freedom)
-        return bool(n * shift >= quantiles**2 * (first + second))
+        freedom = (n - 1) * (1 + ratio**2) ** 2 / (1 + ratio**4)
+        quantiles = float(stats.t.ppf((1 + LEVEL) / 2, freedom) + stats.t.ppf(POWER, freedom))
+        return n >= quantiles * quantiles * (1 + ratio**2) * noise * noise
 
-    low, high = 1, 2  # too few, and enough or not yet known: the left side grows with n, the right one falls
+    low, high = 1, 2  # too few, and enough or not yet known: what is needed falls as n grows
     while not is_enough(high):
         low, high = high, 2 * high
         if low > MOST_SEEDS:
