@@ -1,0 +1,118 @@
+"""How a method stands among others, in sentences: first or nearly so, and what its lead over each of them is worth."""
+
+from collections.abc import Mapping, Sequence
+
+from boqsa.reproduce.layout import Column, Layout, Score, direction, scores_in
+from boqsa.reproduce.paper import PaperCell
+from boqsa.reproduce.protocol import OF_THE_METHOD, differences
+from boqsa.reproduce.rows import Row
+from boqsa.reproduce.statistics import difference, seeds_needed
+
+NOTHING_TO_SAY = "no other method to compare with"
+
+
+def comparison_lines(rows: Sequence[Row], layout: Layout, *, way: str = "last") -> list[str]:
+    """Where `layout.first` stands in each column that it has scores in: first, or within one standard deviation of it.
+
+    The deviation is that of the method that is first, over its seeds. Methods whose scores are of another data set,
+    size, split or metric are left out, and it is said; slots and masks belong to a method and may differ.
+
+    Args:
+        rows: Of any columns and selections.
+        layout: Its `first` says whose standing is asked.
+        way: A key of `boqsa.reproduce.layout.SELECTIONS`.
+
+    Raises:
+        InputError: as `scores_in`.
+    """
+    lines = []
+    for column in layout.columns:
+        scores = scores_in(column, way, rows)
+        if layout.first in scores and direction(column.metric):
+            lines.append(f"{column.name}: {_standing(column, layout.first, scores)}.")
+    return lines
+
+
+def _standing(column: Column, claimed: str, scores: Mapping[str, Score]) -> str:
+    sign, digits = direction(column.metric), column.digits()
+    others, left_out, unlike = _comparable(claimed, scores)
+    asides = "".join(f"; {text}" for text in [*left_out, *unlike])
+    own = scores[claimed].spread
+    if not others:
+        return f"{NOTHING_TO_SAY} {claimed}, {own.text(digits)}{asides}"
+    best = max(others, key=lambda name: sign * others[name].spread.mean)
+    lead = others[best].spread
+    seeds = f"over {own.n} and {lead.n} seeds"
+    if own.mean == lead.mean:
+        return f"{claimed} is level with {best}, {own.text(digits)} and {lead.text(digits)} {seeds}{asides}"
+    if sign * own.mean > sign * lead.mean:
+        return f"{claimed} is first, {own.text(digits)}; {best} follows with {lead.text(digits)}, {seeds}{asides}"
+    told = f"{best} is first, {lead.text(digits)}; {claimed} has {own.text(digits)}, {seeds}"
+    if lead.std is None:
+        return f"{told}: one run of the first has no spread to compare with{asides}"
+    within = "within" if abs(own.mean - lead.mean) <= lead.std else "not within"
+    return f"{told}: {within} one standard deviation of it{asides}"
+
+
+def claim_lines(
+    rows: Sequence[Row], layout: Layout, paper_cells: Sequence[PaperCell] = (), *, way: str = "last"
+) -> list[str]:
+    """By how much `layout.first` is better than each other method, with interval and verdict, and how many seeds that
+    needs at the observed spread.
+
+    Arguments and errors as `comparison_lines`; with the paper's cells also the seeds that its difference needs.
+    """
+    lines = []
+    for column in layout.columns:
+        scores, sign = scores_in(column, way, rows), direction(column.metric)
+        if layout.first not in scores or not sign:
+            continue
+        own = scores[layout.first]
+        for other, score in _comparable(layout.first, scores)[0].items():
+            digits = column.digits()
+            found = difference(*((own.by_seed, score.by_seed)[::sign]))
+            needed = [_needed(own, score, found.mean, f"this difference of {found.mean:+.{digits}f}")]
+            theirs = _of_the_paper(column, layout.first, other, paper_cells)
+            if theirs is not None:
+                needed.append(_needed(own, score, theirs, f"the paper's of {theirs:+.{digits}f}"))
+            told = "; ".join(text for text in needed if text)
+            lines.append(
+                f"{layout.first} better than {other}, {column.name}: {found.text(digits)}. "
+                f"{told[0].upper() + told[1:] if told else 'How many seeds it needs cannot be told'}."
+            )
+    return lines
+
+
+def _needed(one: Score, other: Score, wanted: float, what: str) -> str:
+    seeds = seeds_needed(one.spread, other.spread, wanted)
+    return "" if seeds is None else f"{what} takes {seeds} seeds a method at this spread"
+
+
+def _of_the_paper(column: Column, one: str, other: str, cells: Sequence[PaperCell]) -> float | None:
+    """How much better the first method is in the paper, in our units."""
+    values = {
+        cell.method: cell.in_our_units().value
+        for cell in cells
+        if (cell.dataset, cell.our_metric) == (column.paper, column.metric)
+    }
+    if one not in values or other not in values:
+        return None
+    return direction(column.metric) * (values[one] - values[other])
+
+
+def _comparable(claimed: str, scores: Mapping[str, Score]) -> tuple[dict[str, Score], list[str], list[str]]:
+    """The other methods that may be compared; which may not, and why; and how those that may differ."""
+    own = scores[claimed].protocol
+    others, left_out, unlike = {}, [], []
+    for name, score in scores.items():
+        if name == claimed:
+            continue
+        found = differences(own, score.protocol)
+        refused = [text for text in found if text.split(":")[0] not in OF_THE_METHOD]
+        if refused:
+            left_out.append(f"{name} is not compared ({'; '.join(refused)})")
+            continue
+        others[name] = score
+        if found:
+            unlike.append(f"{name} has other {' and '.join(text.split(':')[0] for text in found)}")
+    return others, left_out, unlike
