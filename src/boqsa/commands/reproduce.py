@@ -138,9 +138,7 @@ def _show_plan(folder: Path, runs: list[PlannedRun], wrong: dict[str, str], *, a
         for entry in plan
     ]
     print_table(f"{len(runs)} runs in {folder}", ["run", "data", "steps", "hours"], rows, first_whole=True)
-    print(
-        f"{left:.1f} hours are left, one run at a time on this machine; ~ is arithmetic, right within a factor of 3."
-    )
+    print(f"{left:.1f} hours are left, one run at a time on this machine; ~ is arithmetic, right within a factor of 3.")
     for sentence in wrong.values():
         print(f"missing: {sentence}")
 

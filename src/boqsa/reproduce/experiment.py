@@ -77,4 +77,3 @@ class Experiment:
     """Kinds of pictures, as `boqsa.reproduce.drawings` knows them."""
     notes: tuple[str, ...] = ()
     """What a reader must know, a sentence each."""
-

@@ -7,7 +7,7 @@ right within a factor of two or three, which is what a plan needs.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ class Hours(NamedTuple):
 
 def hours_of(runs_folder: Path, runs: Sequence[PlannedRun]) -> dict[str, Hours]:
     """Hours of every run of a plan, by its name."""
-    took = {}
+    took: dict[str, float] = {}
     for run in runs:
         seconds = _seconds_taken(run.folder(runs_folder))
         if seconds is not None:
@@ -77,7 +77,7 @@ def _sizes(recipe: Recipe) -> Recipe:
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _operations(recipe: Recipe) -> Operations:
     """Of a forward pass on one image."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -85,10 +85,11 @@ def _operations(recipe: Recipe) -> Operations:
         image = torch.zeros(1, 3, recipe.data.image_size, recipe.data.image_size)
         with OperationCounter() as counter:
             model(image)
-    return counter.counted
+    counted: Operations = counter.counted
+    return counted
 
 
-@lru_cache(maxsize=None)
+@cache
 def _ceilings(precision: str, device: str) -> Ceilings:
     kind = "cuda" if device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32

@@ -172,8 +172,8 @@ def _separation(model: nn.Module, dataset: PackedDataset) -> dict[str, float]:
 def _binding(model: nn.Module, dataset: PackedDataset, test: Test) -> dict[str, float]:
     """Of every attribute; what has no value, as all objects are of one class, is left out."""
     count = min(_BINDING_IMAGES, len(dataset))
-    scenes = scene_parameters(dataset.path, dataset.split, count) if test.data.name == "scenes" else None
-    values = {}
+    scenes = scene_parameters(dataset, count, seed=test.data.scene_seed) if test.data.name == "scenes" else None
+    values: dict[str, float] = {}
     for found in binding(model, dataset, count=count, scenes=scenes):
         values |= {
             f"{BINDING_PREFIX}{found.attribute}": found.mutual_information,
@@ -220,9 +220,7 @@ def take_looks(
         yield from _spread(different.values(), (future.result() for future in futures), on_look)
 
 
-def _spread(
-    groups: Any, found: Iterator[Found], on_look: Callable[[Look], None]
-) -> Iterator[tuple[Look, Found]]:
+def _spread(groups: Any, found: Iterator[Found], on_look: Callable[[Look], None]) -> Iterator[tuple[Look, Found]]:
     for group, one in zip(groups, found, strict=True):
         for look in group:
             on_look(look)

@@ -93,7 +93,9 @@ def _row(line: list[str], where: str) -> Row:
     values = dict(zip(Row._fields, line, strict=True))
     for name, form in (("seed", _SEED), ("value", _FLOAT)):
         if not form.fullmatch(values[name]):
-            raise InputError(f"{where} has the {name} {values[name][:40]!r}; expected a number; mend or remove the line.")
+            raise InputError(
+                f"{where} has the {name} {values[name][:40]!r}; expected a number; mend or remove the line."
+            )
     row = Row(**(values | {"seed": int(values["seed"]), "value": float(values["value"])}))  # type: ignore[arg-type]
     wrong = _wrong(row)
     if wrong:

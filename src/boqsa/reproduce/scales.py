@@ -4,8 +4,8 @@ An item asks a scale for the recipes of a data set of the paper and a family of 
 catalog's recipe; the small one gives a network and a budget of minutes, on the data set itself at 32x32 or on what
 stands in for it where the original is out of reach.
 
-The small settings were fixed on seeds 100 to 102 from the curves of SA and QSA alone, before BO-QSA was run, and are the
-same for all methods (docs/reproduction.md).
+The small settings were fixed on seeds 100 to 102 from the curves of SA and QSA alone, before BO-QSA was run, and are
+the same for all methods (docs/reproduction.md).
 """
 
 from collections.abc import Callable
@@ -87,16 +87,21 @@ def _stand_ins(dataset: str) -> tuple[str, ...]:
 def _small_recipe(dataset: str, family: Family) -> Recipe:
     slots = _SLOTS.get(dataset, 11 if dataset in _CLEVRTEX else 2)
     task = task_of(dataset)
+    is_mixture = family in ("mixture", "slot_attention")
+    model: MixtureRecipe | TransformerRecipe = _MIXTURE
+    if not is_mixture:
+        model = _SLATE if family == "slate" else _TRANSFORMER
+    train = _MIXTURE_TRAIN if is_mixture else _TRANSFORMER_TRAIN
+    if family == "slate":
+        train = replace(train, sigma_steps=0, clip_norm_type="inf")
     recipe = Recipe(
-        name=f"{dataset}_{family}_32px",
+        name=f"{dataset}_{'mixture' if is_mixture else family}_32px",
         data=DataRecipe(name=dataset, image_size=32),
-        model=replace(_MIXTURE if family in ("mixture", "slot_attention") else _TRANSFORMER, num_slots=slots),
-        train=_MIXTURE_TRAIN if family in ("mixture", "slot_attention") else _TRANSFORMER_TRAIN,
+        model=replace(model, num_slots=slots),
+        train=train,
         evaluate=_PROTOCOLS[task],
     )
-    if family == "slot_attention":
-        return as_slot_attention(replace(recipe, name=f"{dataset}_mixture_32px"))
-    return _as_slate(recipe) if family == "slate" else recipe
+    return as_slot_attention(recipe) if family == "slot_attention" else recipe
 
 
 _PROTOCOLS = {
@@ -144,6 +149,18 @@ _TRANSFORMER = TransformerRecipe(
     encoder_strides=(2, 1),
 )
 
+_SLATE = replace(
+    _TRANSFORMER,
+    dvae_kernel=1,
+    queries="shared_gaussian",
+    gradient="unrolled",
+    epsilon=1e-8,
+    epsilon_form="entry",
+    drop_path=0.0,
+    features="tokens",
+)
+"""SLATE's slots and features; rates and schedules are those of the other small recipes."""
+
 _TRANSFORMER_TRAIN = TrainRecipe(
     steps=6_000,
     batch_size=16,
@@ -161,24 +178,6 @@ _TRANSFORMER_TRAIN = TrainRecipe(
     evaluate_every=1_000,
     log_every=50,
 )
-
-
-def _as_slate(recipe: Recipe) -> Recipe:
-    """SLATE's slots and features at the small scale; rates and schedules are those of the other small recipes."""
-    return replace(
-        recipe,
-        model=replace(
-            recipe.model,
-            dvae_kernel=1,
-            queries="shared_gaussian",
-            gradient="unrolled",
-            epsilon=1e-8,
-            epsilon_form="entry",
-            drop_path=0.0,
-            features="tokens",
-        ),
-        train=replace(recipe.train, sigma_steps=0, clip_norm_type="inf"),
-    )
 
 
 PAPER = Scale("paper", _paper, lambda dataset: (dataset,), at_once=None)

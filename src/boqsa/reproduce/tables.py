@@ -62,7 +62,9 @@ def _caption(item: str, way: str, paper_cells: Sequence[PaperCell], best_run: bo
     if paper_cells:
         which = "its best run" if best_run else "in our units"
         ours = "our best seed" if best_run else "ours"
-        theirs = f"; beside it the paper's number ({which}), and {ours} minus the paper's where the protocol is the same"
+        theirs = (
+            f"; beside it the paper's number ({which}), and {ours} minus the paper's where the protocol is the same"
+        )
     return f"**{item}, {SELECTIONS[way]}.** Mean ± sample standard deviation over seeds (how many){best}{theirs}."
 
 
@@ -96,9 +98,7 @@ def _block(
     if theirs:
         heading = "paper" if column.paper == _paper_form(column) else f"paper, {column.paper}"
         block[heading] = [_theirs(theirs.get(method), column, remarks) for method in methods]
-        found = [
-            _difference(scores.get(method), theirs.get(method), column, best_run, remarks) for method in methods
-        ]
+        found = [_difference(scores.get(method), theirs.get(method), column, best_run, remarks) for method in methods]
         if any(text != NOTHING for text in found):
             block["difference"] = found
     return block

@@ -61,7 +61,10 @@ def vq_weight(scale: Scale) -> Experiment:
         arms=_varied(
             scale.recipes("shapestacks", "mixture"),
             "BO-QSA",
-            [({"train.consistency_weight": weight}, f"weight={weight}") for weight in ("0", "0.001", "0.01", "0.1", "1")],
+            [
+                ({"train.consistency_weight": weight}, f"weight={weight}")
+                for weight in ("0", "0.001", "0.01", "0.1", "1")
+            ],
         ),
     )
 

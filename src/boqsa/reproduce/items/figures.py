@@ -42,9 +42,7 @@ def figure1(scale: Scale) -> Experiment:
     arms = []
     for dataset, family in (("shapestacks", "mixture"), ("dogs", "transformer")):
         arms += method_arms(scale.recipes(dataset, family), {"BO-QSA": "BO-QSA"})  # type: ignore[arg-type]
-    return Experiment(
-        item="figure1", title="Figure 1: objects that BO-QSA finds", arms=tuple(arms), figures=("grid",)
-    )
+    return Experiment(item="figure1", title="Figure 1: objects that BO-QSA finds", arms=tuple(arms), figures=("grid",))
 
 
 def figure2(scale: Scale) -> Experiment:
@@ -102,7 +100,9 @@ def figure4(scale: Scale) -> Experiment:
     arms = []
     for base in scale.recipes("birds", "transformer"):
         recipe = variant(base, "BO-QSA")
-        tests = [elsewhere(recipe, name, condition=f"trained_on={recipe.data.name}") for name in scale.data_names("dogs")]
+        tests = [
+            elsewhere(recipe, name, condition=f"trained_on={recipe.data.name}") for name in scale.data_names("dogs")
+        ]
         arms.append(Arm(method="BO-QSA", recipe=recipe, tests=(own_test(recipe), *tests)))
     for base in scale.recipes("shapestacks", "mixture"):
         recipe = variant(base, "BO-QSA")
@@ -155,5 +155,3 @@ def found_objects(name: str) -> Callable[[Scale], Experiment]:
         )
 
     return build
-
-

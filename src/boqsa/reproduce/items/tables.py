@@ -1,6 +1,7 @@
 """Tables 1 to 8 and 14 to 18 of the paper. Which decoder a row without a name has follows A.3.4 and equal numbers:
 the transformer on photographs, the mixture on ShapeStacks."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from boqsa.recipes import Recipe
@@ -65,7 +66,13 @@ def table3(scale: Scale) -> Experiment:
             *(("BO-QSA (transformer)", variant(base, "BO-QSA")) for base in scale.recipes(dataset, "transformer")),
         ]
         for method, recipe in pairs:
-            arms.append(Arm(method=method, recipe=recipe, tests=(replace(own_test(recipe, metrics=errors), generated=_generated(recipe)),)))
+            arms.append(
+                Arm(
+                    method=method,
+                    recipe=recipe,
+                    tests=(replace(own_test(recipe, metrics=errors), generated=_generated(recipe)),),
+                )
+            )
     return Experiment(
         item="table3",
         title="Table 3: reconstruction error, summed over pixels and channels",
@@ -82,9 +89,7 @@ def table4(scale: Scale) -> Experiment:
     """Instance segmentation on YCB, ScanNet and COCO."""
     arms = []
     for dataset in INSTANCE_SETS:
-        arms += method_arms(
-            scale.recipes(dataset, "transformer"), {"I-SA": "I-SA", "BO-QSA (transformer)": "BO-QSA"}
-        )
+        arms += method_arms(scale.recipes(dataset, "transformer"), {"I-SA": "I-SA", "BO-QSA (transformer)": "BO-QSA"})
     return Experiment(
         item="table4",
         title="Table 4: YCB, ScanNet and COCO",
@@ -212,7 +217,9 @@ def plain_arms(method: str, recipes: list[Recipe]) -> list[Arm]:
 
 def method_arms(bases: list[Recipe], methods: dict[str, str]) -> list[Arm]:
     """Every method on every recipe; `methods` goes from the row's name to the method's."""
-    return [arm for name, method in methods.items() for base in bases for arm in plain_arms(name, [variant(base, method)])]
+    return [
+        arm for name, method in methods.items() for base in bases for arm in plain_arms(name, [variant(base, method)])
+    ]
 
 
 def own_test(recipe: Recipe, *, metrics: tuple[str, ...] | None = None) -> Test:
@@ -224,12 +231,10 @@ def own_test(recipe: Recipe, *, metrics: tuple[str, ...] | None = None) -> Test:
 def elsewhere(recipe: Recipe, dataset: str, *, condition: str) -> Test:
     """The test split of another data set, at the size of the model."""
     task = task_of(dataset)
-    return Test(
-        data=replace(recipe.data, name=dataset), task=task, metrics=METRICS_OF_TASK[task], condition=condition
-    )
+    return Test(data=replace(recipe.data, name=dataset), task=task, metrics=METRICS_OF_TASK[task], condition=condition)
 
 
-def _transfers(scale: Scale, pairs: dict[str, tuple[str, ...]], methods: tuple[str, ...]) -> tuple[Arm, ...]:
+def _transfers(scale: Scale, pairs: Mapping[str, tuple[str, ...]], methods: tuple[str, ...]) -> tuple[Arm, ...]:
     """Trained on each key, and scored on its own test and on the sets of its value."""
     arms = []
     for source, targets in pairs.items():
