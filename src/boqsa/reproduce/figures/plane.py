@@ -86,7 +86,7 @@ def plane_figure(panels: Mapping[str, Panel]) -> UInt8[np.ndarray, "H W 3"]:
         Line2D([], [], linestyle="", marker="X", markersize=9, color="white", markeredgecolor=_INK, label="initial"),
         Line2D([], [], linestyle="", marker="o", markersize=3.5, color=_INK, label="after one iteration"),
     ]
-    in_row = min(len(marks), 3 * across)
+    in_row = 3 if across == 1 else 3 * across + 1
     spacing = {"columnspacing": 1.2, "handletextpad": 0.3}
     figure.legend(handles=marks, loc="outside upper center", ncols=in_row, frameon=False, fontsize=9, **spacing)
     return rendered(figure)
