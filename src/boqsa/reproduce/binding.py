@@ -23,7 +23,7 @@ Shapes: N images, M objects of all images, H W pixels.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -268,5 +268,5 @@ def hue_class(colour: Float[np.ndarray, "M 3"]) -> Int[np.ndarray, "M"]:
 
 def _third(share: Float[np.ndarray, "M"]) -> Int[np.ndarray, "M"]:
     """Which third of 0 to 1."""
-    thirds: Any = np.digitize(share, [1 / 3, 2 / 3])
-    return np.asarray(thirds, dtype=np.int64)
+    thirds: Int[np.ndarray, "M"] = np.digitize(share, [1 / 3, 2 / 3])
+    return thirds

@@ -35,9 +35,11 @@ class Separation(NamedTuple):
     silhouette: float
     """Of the updated slots, grouped by slot index: -1 to 1. About 0 or below where the index means nothing."""
     nearest_query_accuracy: float
-    """Share of the updated slots whose nearest initial slot of the same image has the same index, 0 to 1."""
+    """Share of the updated slots whose nearest initial slot of the same image has the same index, 0 to 1.
+
+    Read it beside the silhouette: an iteration that moves slots little gives a high share to sampled slots as well."""
     chance: float
-    """What the accuracy is where updated slots have nothing to do with the initial ones: 1 / K."""
+    """What the accuracy is where updated slots have nothing to do with the initial ones: 1 / K, on average."""
     images: int
     slots: int
 

@@ -32,9 +32,11 @@ def share_kept(scores: Scores, *, trained: int = 3) -> dict[str, dict[int, float
         ValueError: if there is nothing, or a method has no score at `trained` iterations.
     """
     means = {method: {count: float(np.mean(values)) for count, values in by.items()} for method, by in scores.items()}
+    if not means:
+        raise ValueError("there are no scores; pass at least one method.")
     without = [method for method, by in means.items() if trained not in by]
-    if without or not means:
-        raise ValueError(f"{', '.join(without) or 'no method'} has no score at {trained} iterations; run that too.")
+    if without:
+        raise ValueError(f"{', '.join(without)} has no score at {trained} iterations; run that too.")
     return {
         method: {count: value / by[trained] if by[trained] > 0 else float("nan") for count, value in by.items()}
         for method, by in means.items()

@@ -11,7 +11,8 @@ from boqsa.reports.palette import slot_colours
 from boqsa.reproduce.figures.canvas import rendered
 from boqsa.reproduce.separation import Separation
 
-_ACROSS = 3
+_LARGEST, _SMALLEST = 300, 110
+"""Areas of the crosses, in points: the first slot has the largest, so that one below another still shows."""
 _INK = "#282828"
 
 
@@ -37,7 +38,7 @@ def plane_figure(panels: Mapping[str, Panel]) -> UInt8[np.ndarray, "H W 3"]:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    across = min(_ACROSS, len(panels))
+    across = 2 if len(panels) == 4 else min(3, len(panels))
     down = math.ceil(len(panels) / across)
     figure = Figure(figsize=(3.7 * across, 3.7 * down + 0.6), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False)
@@ -61,13 +62,14 @@ def plane_figure(panels: Mapping[str, Panel]) -> UInt8[np.ndarray, "H W 3"]:
         axes.set_xticks([])
         axes.set_yticks([])
         axes.spines[:].set_color("#b0b0b0")
+        sizes = np.linspace(_LARGEST, _SMALLEST, initial.shape[1])
         for slot, colour in enumerate(slot_colours(initial.shape[1]) / 255):
             axes.scatter(*updated[:, slot].T, s=9, color=colour, linewidth=0, zorder=2)
             crosses = np.unique(initial[:, slot], axis=0)
             alone = len(crosses) == 1
             axes.scatter(
                 *crosses.T,
-                s=170 if alone else 30,
+                s=sizes[slot] if alone else 30,
                 marker="X",
                 color=colour,
                 edgecolor=_INK,
@@ -84,6 +86,7 @@ def plane_figure(panels: Mapping[str, Panel]) -> UInt8[np.ndarray, "H W 3"]:
         Line2D([], [], linestyle="", marker="X", markersize=9, color="white", markeredgecolor=_INK, label="initial"),
         Line2D([], [], linestyle="", marker="o", markersize=3.5, color=_INK, label="after one iteration"),
     ]
-    in_row = min(len(marks), 3 * across + 1)
-    figure.legend(handles=marks, loc="outside upper center", ncols=in_row, frameon=False, fontsize=9)
+    in_row = 3 if across == 1 else 3 * across + 1
+    spacing = {"columnspacing": 1.2, "handletextpad": 0.3}
+    figure.legend(handles=marks, loc="outside upper center", ncols=in_row, frameon=False, fontsize=9, **spacing)
     return rendered(figure)
