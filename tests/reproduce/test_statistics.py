@@ -197,11 +197,15 @@ def grid(first: int = 0, step: int = 0) -> dict[tuple[str, str], dict[int, float
     return {(row, column): by_seed(values, first + step * at) for at, (row, column, values) in enumerate(cells)}
 
 
+def columns(cells: dict[str, list[float]]) -> list[tuple[float, ...]]:
+    return list(zip(*cells.values(), strict=True))
+
+
 def test_an_interaction_of_paired_seeds_is_the_interval_of_the_contrast_of_each() -> None:
     found = interaction(grid(), ("learned", "sampled"), ("bilevel", "unrolled"))
     of_seed = [
         learned[0] - learned[1] - (sampled[0] - sampled[1])
-        for learned, sampled in zip(zip(*LEARNED.values(), strict=True), zip(*SAMPLED.values(), strict=True), strict=True)
+        for learned, sampled in zip(*map(columns, (LEARNED, SAMPLED)), strict=True)
     ]
     expected = stats.ttest_1samp(of_seed, 0).confidence_interval(0.95)
     assert found.interval is not None

@@ -1,8 +1,8 @@
 """What scores over seeds can tell: intervals, differences between methods, and how many seeds a claim needs.
 
-Everything rests on Student's t: scores over seeds are taken for a sample of a normal distribution. With three seeds that
-cannot be checked, and runs that fail now and then are not normal at all: look at the scores themselves, too. Intervals
-are not corrected for the number of comparisons that are made.
+Everything rests on Student's t: scores over seeds are taken for a sample of a normal distribution. With three seeds
+that cannot be checked, and runs that fail now and then are not normal at all: look at the scores themselves, too.
+Intervals are not corrected for the number of comparisons that are made.
 
 One run has no spread and so no interval. Seeds that agree to the last digit have none either: nothing can then be said
 about the next seed, and the verdict is undecided.
@@ -75,7 +75,8 @@ class Difference:
 
     def text(self, digits: int = 3) -> str:
         """As `+0.050 (95 % interval +0.010 to +0.090, 3 paired seeds): seen`."""
-        runs = f"{len(self.seeds)} paired seeds" if self.is_paired else f"{' and '.join(map(str, self.n))} runs, unpaired"
+        apart = f"{' and '.join(map(str, self.n))} runs, unpaired"
+        runs = f"{len(self.seeds)} paired seeds" if self.is_paired else apart
         if self.interval is None:
             why = "one run of a method has no spread" if 1 in self.n else "the runs agree to the last digit"
             return f"{self.mean:+.{digits}f} ({runs}; no interval: {why}): {self.verdict}"
@@ -111,9 +112,7 @@ def contrast(terms: Sequence[tuple[float, BySeed]]) -> Difference:
     if len(common) > 1:
         seeds = tuple(sorted(common))
         by_seed = Spread.of([math.fsum(weight * scores[seed] for weight, scores in terms) for seed in seeds])
-        return Difference(
-            mean=by_seed.mean, interval=mean_interval(by_seed), seeds=seeds, n=(len(seeds),) * len(terms)
-        )
+        return Difference(mean=by_seed.mean, interval=mean_interval(by_seed), seeds=seeds, n=(len(seeds),) * len(terms))
     spreads = [(weight, Spread.of(list(scores.values()))) for weight, scores in terms]
     return Difference(
         mean=math.fsum(weight * spread.mean for weight, spread in spreads),
