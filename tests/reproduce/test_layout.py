@@ -1,13 +1,16 @@
 """Columns of a table, and what is averaged in one."""
 
+from collections.abc import Callable
+
 import pytest
 
 from boqsa.errors import InputError
 from boqsa.reproduce.layout import Column, direction, layout_of, scores_in, ways_to_choose
 from boqsa.reproduce.paper import paper_cells
+from boqsa.reproduce.rows import Row
 from boqsa.training.sweep import Spread
 
-from .conftest import MakeRows
+MakeRows = Callable[..., list[Row]]
 
 SCENES = Column("scenes", "ari_fg")
 

@@ -1,12 +1,15 @@
 """First, or within one standard deviation of first; and what a lead is worth."""
 
+from collections.abc import Callable
+
 import pytest
 
 from boqsa.reproduce.layout import Layout, layout_of
 from boqsa.reproduce.paper import paper_cells
+from boqsa.reproduce.rows import Row
 from boqsa.reproduce.standing import claims, comparison_lines
 
-from .conftest import MakeRows
+MakeRows = Callable[..., list[Row]]
 
 
 def lines(make_rows: MakeRows, values: dict[str, list[float]], metric: str = "ari_fg") -> list[str]:
@@ -23,11 +26,13 @@ def lines(make_rows: MakeRows, values: dict[str, list[float]], metric: str = "ar
         ),
         (
             {"SA": [0.7, 0.8, 0.9], "BO-QSA": [0.65, 0.70, 0.75, 0.74]},
-            "SA is first, 0.800 ± 0.100; BO-QSA has 0.710 ± 0.045, over 4 and 3 seeds: within one standard deviation of it.",
+            "SA is first, 0.800 ± 0.100; BO-QSA has 0.710 ± 0.045, over 4 and 3 seeds: within one "
+            "standard deviation of it.",
         ),
         (
             {"SA": [0.7, 0.8, 0.9], "BO-QSA": [0.4, 0.6, 0.8]},
-            "SA is first, 0.800 ± 0.100; BO-QSA has 0.600 ± 0.200, over 3 and 3 seeds: not within one standard deviation of it.",
+            "SA is first, 0.800 ± 0.100; BO-QSA has 0.600 ± 0.200, over 3 and 3 seeds: not within one "
+            "standard deviation of it.",
         ),
         (
             {"SA": [0.8], "BO-QSA": [0.6, 0.8]},
