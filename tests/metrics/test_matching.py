@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from boqsa.metrics import HungarianIoU, hungarian_iou, mean_best_overlap
-from boqsa.metrics.matching import matched_iou
+from boqsa.metrics.matching import cheapest_matching, matched_iou
 
 
 def iou_by_trying_all(pred: list[int], true: list[int]) -> float:
@@ -35,6 +35,13 @@ def test_equals_the_definition(random_maps: Callable[[int], tuple[Tensor, Tensor
     found = hungarian_iou(pred, true)
     assert found.dtype == torch.float64
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_cheapest_matching_is_that_of_all_orders(seed: int) -> None:
+    costs = torch.rand(5, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    best = min(permutations(range(5)), key=lambda order: sum(float(costs[i, j]) for i, j in enumerate(order)))
+    assert cheapest_matching(costs).tolist() == list(best)
 
 
 def test_one_segment_serves_one_object() -> None:

@@ -90,6 +90,8 @@ def changed(recipe: Recipe, name: str) -> Recipe:
     """The recipe with another, valid, value of one field."""
     if name in ("evaluate.task", "evaluate.select_by"):  # they go together
         return replace(recipe, evaluate=EvaluateRecipe(task="foreground", select_by="iou", validation_limit=256))
+    if name == "train.query_momentum":  # only what moves queries by itself has one
+        recipe = replace(recipe, train=replace(recipe.train, query_update="kmeans"))
     part = section_of(recipe, name)
     field = name.rpartition(".")[2]
     value = getattr(part, field)
@@ -238,6 +240,15 @@ def test_wrong_type(make: Callable[[], Recipe], name: str) -> None:
         ("train.half_life_steps", -1, "train.half_life_steps is -1"),
         ("train.patience", -1, "train.patience is -1; it must be at least 0"),
         ("train.clip_norm_type", "1", "expected one of '2', 'inf'"),
+        ("train.query_update", "mean", "expected one of 'gradient', 'running_mean', 'kmeans'"),
+        ("train.query_momentum", 0.0, "train.query_momentum is 0.0; it must be above 0"),
+        ("train.query_momentum", 1.5, "train.query_momentum is 1.5; it must be between 0 and 1"),
+        (
+            "train.query_momentum",
+            0.1,
+            "train.query_update 'gradient' does not have; pass .* or kmeans, or leave it at 1",
+        ),
+        ("train.consistency_weight", -0.1, "train.consistency_weight is -0.1; it must be at least 0"),
         ("train.dvae.learning_rate", float("inf"), "train.dvae.learning_rate is inf; it must be finite"),
         ("train.dvae.tau_start", 0.0, "train.dvae.tau_start is 0.0; it must be above 0"),
         ("train.dvae.tau_steps", -1, "train.dvae.tau_steps is -1"),
@@ -251,6 +262,30 @@ def test_wrong_value(name: str, wrong: Any, message: str) -> None:
     section_of(values, name)[name.rpartition(".")[2]] = wrong
     with pytest.raises(RecipeError, match=message):
         Recipe.from_json(json.dumps(values))
+
+
+@pytest.mark.parametrize("queries", ["shared_gaussian", "independent_gaussians"])
+@pytest.mark.parametrize(
+    ("field", "value", "back"),
+    [
+        ("query_update", "running_mean", "gradient"),
+        ("query_update", "kmeans", "gradient"),
+        ("consistency_weight", 0.1, 0),
+    ],
+)
+@pytest.mark.parametrize("recipe", [demo(), tiny_transformer()], ids=["mixture", "transformer"])
+def test_what_moves_queries_needs_learned_ones(recipe: Recipe, field: str, value: Any, back: Any, queries: str) -> None:
+    moved = replace(recipe, train=replace(recipe.train, **{field: value}))
+    option = field.replace("_", "-")
+    message = rf"train\.{field} is {value!r} and needs learned queries.* '{queries}'.*--train\.{option} {back}\.$"
+    with pytest.raises(RecipeError, match=message):
+        replace(moved, model=replace(recipe.model, queries=queries))
+
+
+def test_queries_without_a_gradient_have_no_consistency_loss() -> None:
+    with pytest.raises(RecipeError, match=r"consistency_weight is 0\.01, but train\.query_update 'kmeans' gives .* no"):
+        TrainRecipe(query_update="kmeans", consistency_weight=0.01)
+    assert TrainRecipe(query_update="kmeans", query_momentum=0.1).consistency_weight == 0
 
 
 @pytest.mark.parametrize(

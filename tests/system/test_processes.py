@@ -167,6 +167,32 @@ def test_two_processes_one_and_accumulation_are_the_same_training(
 
 
 @pytest.mark.system
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ["--train.query-update", "running_mean", "--train.query-momentum", "0.1"],
+        ["--train.query-update", "kmeans", "--train.query-momentum", "0.1"],
+        ["--train.consistency-weight", "0.01"],
+    ],
+    ids=["running_mean", "kmeans", "consistency"],
+)
+def test_two_processes_move_queries_as_one_does(
+    fields: list[str], job: Callable[..., list[Any]], train_arguments: Arguments, tmp_path: Path
+) -> None:
+    """Final slots of the whole batch count, not those of one process: then queries would part at the first step."""
+    more = [*EVERY_STEP, "--train.steps", "12", "--train.batch-size", "16", *fields]
+    assert main(train_arguments(tmp_path / "one", *more)) == 0
+    assert codes(job(train_arguments(tmp_path / "two", *more, "--train.accumulate", "2"))) == [0, 0]
+    losses = {name: [row["loss"] for row in numbers(tmp_path / name, "step")] for name in ("one", "two")}
+    assert losses["two"] == pytest.approx(losses["one"], rel=PROMISE)
+    one, two = (
+        load_file(tmp_path / name / "checkpoints" / "last" / "model.safetensors")["slot_encoder.queries.weight"]
+        for name in ("one", "two")
+    )
+    torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.system
 def test_a_killed_process_ends_the_job_which_resumes_exactly(
     job: Callable[..., list[Any]], train_arguments: Arguments, tmp_path: Path
 ) -> None:

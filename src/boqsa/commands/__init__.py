@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "Discover objects in rendered scenes, from nothing to a report, in minutes."),
     "train": ("train", "Train a recipe, or go on with a run."),
     "sweep": ("sweep", "Train recipes with several seeds and values, each in a process of its own."),
+    "reproduce": ("reproduce", "A table, figure or claim of the paper: train, score, and compare with its numbers."),
     "evaluate": ("evaluate", "Score a run on a split, and write its report."),
     "transfer": ("transfer", "Score a run on other data sets, without training."),
     "runs": ("runs", "Compare the runs below a folder in a table."),

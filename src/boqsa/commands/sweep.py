@@ -110,8 +110,12 @@ def main(arguments: list[str]) -> int:
     return _show_end(sweep, runs, end, as_json=chosen.json)
 
 
-def split_fields(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def split_fields(arguments: Sequence[str], *, own_too: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
     """What is the command's own, and the fields of the recipes with their text.
+
+    Args:
+        arguments: As typed.
+        own_too: Options with a dot that are the command's own.
 
     Raises:
         RecipeError: if a field is given twice.
@@ -122,7 +126,7 @@ def split_fields(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     for argument in arguments:
         if argument.startswith("--"):
             name, equals, value = argument[2:].partition("=")
-            is_field = "." in name and not name.startswith("slurm.")
+            is_field = "." in name and not name.startswith("slurm.") and name not in own_too
             current = name.replace("-", "_") if is_field else None
             if current is not None:
                 if ".no_" in current and not equals:  # `--train.no-flip`, as `boqsa train` has it

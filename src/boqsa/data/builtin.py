@@ -14,8 +14,10 @@ import numpy as np
 
 from boqsa.atomic import one_process, recover_folder
 from boqsa.data.manifest import FORMAT
+from boqsa.data.packed import PackedDataset
 from boqsa.data.packing import write_packed
-from boqsa.data.scenes import SceneSettings, render_scenes
+from boqsa.data.raycast import SceneParameters, draw_masks
+from boqsa.data.scenes import SceneSettings, render_scenes, sample_scenes
 from boqsa.errors import InputError
 
 RENDERER = 4
@@ -23,6 +25,8 @@ RENDERER = 4
 
 TEST_SCENES = 1_000
 VALIDATION_SCENES = 512
+_STARTS = {"test": 0, "val": TEST_SCENES, "train": TEST_SCENES + VALIDATION_SCENES}
+"""Of each split in the seed's sequence."""
 _PIECE = 1_024
 """Scenes rendered between two calls of `progress`."""
 
@@ -76,6 +80,35 @@ def builtin_scenes(
     return target
 
 
+def scene_parameters(
+    data: PackedDataset, count: int, *, seed: int = 0, settings: SceneSettings | None = None
+) -> SceneParameters:
+    """What the first scenes of a split of `builtin_scenes` hold, as numbers: kind, place and colour of each object.
+
+    They are drawn again, which takes milliseconds a scene; the object at index k of a scene is label k + 1 of its mask.
+
+    Args:
+        data: A split of `builtin_scenes`.
+        count: Scenes, from the first of the split.
+        seed: That `data` was rendered with.
+        settings: That `data` was rendered with; by default `SceneSettings` of its image size.
+
+    Raises:
+        InputError: if the masks of `data` are not those of these scenes: another seed, settings, or other data.
+    """
+    settings = settings or SceneSettings(image_size=data.image_size[0])
+    if data.split not in _STARTS or not data.has_masks or not 1 <= count <= len(data):
+        raise InputError(f"{data.path} ({data.split}) has no {count} built-in scenes with masks; it has {len(data)}.")
+    parameters = sample_scenes(count, seed=seed, settings=settings, start=_STARTS[data.split])
+    drawn = draw_masks(parameters, image_size=settings.image_size)[:, 0]
+    if not np.array_equal(drawn, data.batch(range(count))["mask"].numpy()):
+        raise InputError(
+            f"{data.path} ({data.split}) does not hold the built-in scenes of seed {seed}: the masks differ; "
+            "pass the seed and settings that it was rendered with."
+        )
+    return parameters
+
+
 def _render(
     target: Path, settings: SceneSettings, *, count: int, seed: int, progress: Callable[[int, int], None] | None
 ) -> None:
@@ -89,13 +122,12 @@ def _render(
         masks[start : start + size] = scenes.mask[:, 0]
         if progress is not None:
             progress(start + size, total)
-    val_end = TEST_SCENES + VALIDATION_SCENES
+    ends = {"test": TEST_SCENES, "val": TEST_SCENES + VALIDATION_SCENES, "train": total}
     write_packed(
         target,
         {
-            "train": (images[val_end:], masks[val_end:]),
-            "val": (images[TEST_SCENES:val_end], masks[TEST_SCENES:val_end]),
-            "test": (images[:TEST_SCENES], masks[:TEST_SCENES]),
+            split: (images[_STARTS[split] : ends[split]], masks[_STARTS[split] : ends[split]])
+            for split in ("train", "val", "test")
         },
         name="scenes",
         source=f"rendered by boqsa.data.scenes with seed {seed}",

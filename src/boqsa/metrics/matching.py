@@ -1,4 +1,4 @@
-"""One-to-one matching of predicted to true segments, and the mean IoU under it ("mIoU, Hungarian").
+"""One-to-one matching, as of predicted to true segments, and the mean IoU under it ("mIoU, Hungarian").
 
 Published numbers of this name differ in their targets. Here, as in the evaluation that DINOSAUR brought to
 photographs and later work kept: targets are the objects, the background is none of them, and every predicted
@@ -7,13 +7,22 @@ segment of the whole image may be matched, one to each object.
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Integer
+from jaxtyping import Float64, Int64, Integer
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from boqsa.metrics.accumulate import MeanOverImages
 from boqsa.metrics.contingency import contingency_table, pairwise_iou
 from boqsa.metrics.label_map import label_map
+
+
+def cheapest_matching(costs: Float64[Tensor, "N N"]) -> Int64[Tensor, " N"]:
+    """The column of each row in the one-to-one matching of the smallest sum of costs (the Hungarian method).
+
+    Args:
+        costs: Finite, and on the CPU. Where several matchings have the smallest sum, the result is one of them.
+    """
+    return torch.from_numpy(linear_sum_assignment(costs.numpy())[1])
 
 
 def matched_iou(iou: Float64[Tensor, "B P T"]) -> Float64[Tensor, "B P"]:

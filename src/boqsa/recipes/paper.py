@@ -66,12 +66,12 @@ def flowers_mixture() -> Recipe:
 
 def objectsroom_slot_attention() -> Recipe:
     """Slot Attention as the authors ran it, on ObjectsRoom, Tables 1 and 3 (baselines 5.1)."""
-    return _slot_attention(objectsroom_mixture())
+    return as_slot_attention(objectsroom_mixture())
 
 
 def shapestacks_slot_attention() -> Recipe:
     """Slot Attention as the authors ran it, on ShapeStacks, Tables 1 and 3 (baselines 5.1)."""
-    return _slot_attention(shapestacks_mixture())
+    return as_slot_attention(shapestacks_mixture())
 
 
 def _photographs(name: str, *, num_slots: int, sigma_steps: int) -> Recipe:
@@ -84,7 +84,7 @@ def _photographs(name: str, *, num_slots: int, sigma_steps: int) -> Recipe:
     )
 
 
-def _slot_attention(recipe: Recipe) -> Recipe:
+def as_slot_attention(recipe: Recipe) -> Recipe:
     """One Gaussian a slot, gradient through all steps, the original epsilon, no drop-path, PyTorch's own weights."""
     return replace(
         recipe,

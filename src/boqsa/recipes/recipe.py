@@ -43,11 +43,17 @@ class DataRecipe:
     """Training scenes to render; only for "scenes"."""
     scene_seed: int = 0
     """Seed of the rendered scenes; only for "scenes". Apart from `seed`, so that seeds share their data."""
+    scene_objects: tuple[int, ...] = field(default=(2, 4), metadata=_ADDED_LATER)
+    """Fewest and most objects of a rendered scene, 1 to 6; only for "scenes"."""
 
     def __post_init__(self) -> None:
         _at_least(self, "image_size", 8)
         _at_least(self, "scene_count", 1)
         _at_least(self, "scene_seed", 0)
+        if len(self.scene_objects) != 2 or not 1 <= self.scene_objects[0] <= self.scene_objects[1] <= 6:
+            raise RecipeError(
+                f"data.scene_objects is {self.scene_objects}; give the fewest and the most, each 1 to 6, as 2,4."
+            )
         for name in ("name", "train_split", "validation_split", "test_split"):
             value = getattr(self, name)
             if not is_plain_name(value):
@@ -240,6 +246,14 @@ class TrainRecipe:
     """That norm: 2, or inf for the largest absolute entry (SLATE)."""
     sigma_steps: int = 30_000
     """Steps over which the perturbation of the queries falls from 1 to 0 (half a cosine); 0 means none."""
+    query_update: Literal["gradient", "running_mean", "kmeans"] = field(default="gradient", metadata=_ADDED_LATER)
+    """What moves learned queries (Table 17). running_mean, kmeans: after each step, the mean of each final slot over
+    the batch, or the centres of clusters of all of them. Queries then have no gradient and no perturbation
+    (`sigma_steps` plays no part), and start Xavier-normal."""
+    query_momentum: float = field(default=1.0, metadata=_ADDED_LATER)
+    """Share of the new value when running_mean or kmeans move a query, in (0, 1]; 0.1 in the paper's rows "-M"."""
+    consistency_weight: float = field(default=0.0, metadata=_ADDED_LATER)
+    """Weight of the loss ||sg(final slots) - initial slots||^2 (Table 17: 0.01, for learned queries); 0 means none."""
     flip: bool = field(default=False, metadata=_ADDED_LATER)
     """Mirror half of the images, left to right. Off in the paper."""
     least_crop: float = field(default=1.0, metadata=_ADDED_LATER)
@@ -280,16 +294,29 @@ class TrainRecipe:
             _at_least(self, name, 1)
         for name in ("warmup_steps", "half_life_steps", "sigma_steps", "patience", "threads", "clip_norm"):
             _at_least(self, name, 0)
-        _at_least(self, "nonfinite_patience", 0)
+        for name in ("nonfinite_patience", "consistency_weight"):
+            _at_least(self, name, 0)
         _within(self, "least_crop", 0.1, 1)
-        for name in ("precision", "device", "clip_norm_type"):
+        for name in ("precision", "device", "clip_norm_type", "query_update"):
             _one_of(self, name)
+        _above_zero(self, "query_momentum")
+        _within(self, "query_momentum", 0, 1)
         _above_zero(self, "learning_rate")
         _within_limits(self)
         if self.batch_size % self.accumulate:
             raise RecipeError(
                 f"train.batch_size {self.batch_size} cannot be computed in {self.accumulate} equal pieces; "
                 "choose train.accumulate that divides it."
+            )
+        if self.query_update == "gradient" and self.query_momentum != 1:
+            raise RecipeError(
+                f"train.query_momentum is {self.query_momentum}, which train.query_update 'gradient' does not have; "
+                "pass --train.query-update running_mean or kmeans, or leave it at 1."
+            )
+        if self.query_update != "gradient" and self.consistency_weight:
+            raise RecipeError(
+                f"train.consistency_weight is {self.consistency_weight}, but train.query_update {self.query_update!r} "
+                "gives queries no gradient; pass --train.consistency-weight 0 or --train.query-update gradient."
             )
 
 
@@ -336,6 +363,7 @@ class Recipe:
     def __post_init__(self) -> None:
         _at_least(self, "seed", 0)
         _within_limits(self)
+        _require_learned_queries(self)
 
     def to_json(self) -> str:
         """Indented JSON; `Recipe.from_json` gives the same recipe back."""
@@ -508,6 +536,17 @@ def _within(section: Any, name: str, least: float, most: float) -> None:
     value = getattr(section, name)
     if not least <= value <= most:
         raise RecipeError(f"{_field_name(section, name)} is {value}; it must be between {least} and {most}.")
+
+
+def _require_learned_queries(recipe: Recipe) -> None:
+    """For what is done to queries: samples of a Gaussian belong to no slot."""
+    for name, idle in (("query_update", "gradient"), ("consistency_weight", 0)):
+        value = getattr(recipe.train, name)
+        if value != idle and recipe.model.queries != "learned":
+            raise RecipeError(
+                f"train.{name} is {value!r} and needs learned queries, but model.queries is {recipe.model.queries!r}; "
+                f"pass --model.queries learned or --train.{name.replace('_', '-')} {idle}."
+            )
 
 
 def _one_of(section: Any, name: str) -> None:

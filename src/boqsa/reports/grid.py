@@ -8,7 +8,7 @@ change of colour.
 Shapes: B scenes, K slots, H W pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -32,10 +32,14 @@ _INK = (40, 40, 40)
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
-class _Column(NamedTuple):
+class Column(NamedTuple):
+    """A column of a picture: a tile a scene."""
+
     title: str
-    tiles: NDArray[np.uint8]  # (B, H, W, 3), enlarged
-    colour: tuple[int, ...] | None = None  # drawn under the title: the slot's
+    tiles: NDArray[np.uint8]
+    """(B, H, W, 3), enlarged."""
+    colour: tuple[int, ...] | None = None
+    """RGB, drawn under the title: the slot's."""
 
 
 def segmentation_grid(
@@ -73,26 +77,26 @@ def segmentation_grid(
     _check_shapes(image, masks, true, slot_reconstructions, {"reconstruction": reconstruction, **more})
     if rows < 1 or (scale is not None and scale < 1):
         raise ValueError(f"rows and scale must be at least 1, got {rows} and {scale}.")
-    scale = scale or max(1, round(_TILE / max(image.shape[-2:])))
-    pixels = _enlarge(_pixels(image[:rows]), scale)
-    shares = _enlarge(masks[:rows, :, 0].detach().float().cpu().numpy().transpose(0, 2, 3, 1), scale)  # (B, H, W, K)
+    scale = scale or whole_factor(image.shape[-2:])
+    pixels = enlarge(pixels_of(image[:rows]), scale)
+    shares = enlarge(masks[:rows, :, 0].detach().float().cpu().numpy().transpose(0, 2, 3, 1), scale)  # (B, H, W, K)
     found = shares.argmax(axis=-1)
-    columns = [_Column("image", pixels)]
+    columns = [Column("image", pixels)]
     if true is not None:
-        labels = _enlarge(true[:rows].cpu().numpy(), scale)
+        labels = enlarge(true[:rows].cpu().numpy(), scale)
         matched = np.stack([match_to_slots(one, other) for one, other in zip(labels, found, strict=True)])
-        columns.append(_Column("truth", paint(matched)))
-    columns.append(_Column("found", paint(found)))
-    columns.append(_Column("overlay", np.stack([overlay(*pair) for pair in zip(pixels, found, strict=True)])))
+        columns.append(Column("truth", paint(matched)))
+    columns.append(Column("found", paint(found)))
+    columns.append(Column("overlay", np.stack([overlay(*pair) for pair in zip(pixels, found, strict=True)])))
     if reconstruction is not None:
-        columns.append(_Column("reconstruction", _enlarge(_pixels(reconstruction[:rows]), scale)))
+        columns.append(Column("reconstruction", enlarge(pixels_of(reconstruction[:rows]), scale)))
     for slot, colour in enumerate(slot_colours(masks.shape[1])):
         own = pixels
         if slot_reconstructions is not None:
-            own = _enlarge(_pixels(slot_reconstructions[:rows, slot]), scale)
-        columns.append(_Column(f"slot {slot + 1}", _on_checks(own, shares[..., slot]), tuple(colour.tolist())))
-    columns += [_Column(title, _enlarge(_pixels(pictures[:rows]), scale)) for title, pictures in more.items()]
-    return _draw(columns)
+            own = enlarge(pixels_of(slot_reconstructions[:rows, slot]), scale)
+        columns.append(Column(f"slot {slot + 1}", on_checks(own, shares[..., slot]), tuple(colour.tolist())))
+    columns += [Column(title, enlarge(pixels_of(pictures[:rows]), scale)) for title, pictures in more.items()]
+    return draw_columns(columns)
 
 
 def match_to_slots(true: NDArray[np.integer], found: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -136,7 +140,7 @@ def _check_shapes(
             raise ValueError(f"{name} must have shape {shape} beside these images, got {tuple(tensor.shape)}.")
 
 
-def _pixels(image: Shaped[Tensor, "B 3 H W"]) -> NDArray[np.uint8]:
+def pixels_of(image: Shaped[Tensor, "B 3 H W"]) -> NDArray[np.uint8]:
     """uint8 (B, H, W, 3); what is not a number comes out black."""
     if image.dtype != torch.uint8:
         image = (image.detach().float().nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
@@ -144,12 +148,12 @@ def _pixels(image: Shaped[Tensor, "B 3 H W"]) -> NDArray[np.uint8]:
     return pixels
 
 
-def _enlarge(pictures: NDArray[_Scalar], scale: int) -> NDArray[_Scalar]:
+def enlarge(pictures: NDArray[_Scalar], scale: int) -> NDArray[_Scalar]:
     """Repeat each pixel of (B, H, W, ...) `scale` times along H and W."""
     return pictures.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
-def _on_checks(pictures: NDArray[np.uint8], share: NDArray[np.float32]) -> NDArray[np.uint8]:
+def on_checks(pictures: NDArray[np.uint8], share: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Lay pictures (B, H, W, 3) over pale checks; `share` (B, H, W) in [0, 1] is how opaque they are."""
     rows, columns = np.indices(pictures.shape[1:3])
     ground = np.where((rows // 6 + columns // 6) % 2, 255, 236)[None, :, :, None]
@@ -158,7 +162,13 @@ def _on_checks(pictures: NDArray[np.uint8], share: NDArray[np.float32]) -> NDArr
     return blended
 
 
-def _draw(columns: list[_Column]) -> Image.Image:
+def whole_factor(size: Sequence[int]) -> int:
+    """What to enlarge pictures of this height and width by, pixel by pixel, to come to about 96 pixels."""
+    return max(1, round(_TILE / max(size)))
+
+
+def draw_columns(columns: list[Column]) -> Image.Image:
+    """RGB picture on white: columns side by side, each under its title, a row for each scene."""
     count, height, width = columns[0].tiles.shape[:3]
     size = (
         2 * _MARGIN + len(columns) * (width + _GAP) - _GAP,

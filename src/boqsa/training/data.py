@@ -34,7 +34,8 @@ def open_split(data: DataRecipe, split: str, *, progress: Callable[[int, int], N
     if data.name == "scenes":
         if data.root is not None:
             raise RecipeError("data.root is given, but the data set 'scenes' is rendered by the package; leave it out.")
-        settings = SceneSettings(image_size=data.image_size)
+        fewest, most = data.scene_objects
+        settings = SceneSettings(image_size=data.image_size, min_objects=fewest, max_objects=most)
         return PackedDataset(
             builtin_scenes(settings, count=data.scene_count, seed=data.scene_seed, progress=progress), split
         )

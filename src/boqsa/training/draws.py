@@ -14,7 +14,7 @@ from torch import Tensor
 
 from boqsa.models import Noise
 
-_ORDER, _NOISE, _GUMBEL, _DROPOUT, _CROP = 1, 2, 3, 4, 5
+_ORDER, _NOISE, _GUMBEL, _DROPOUT, _CROP, _CLUSTERS = 1, 2, 3, 4, 5, 6
 """Separate streams, so that the order of samples and the noises never share random numbers."""
 
 
@@ -139,6 +139,11 @@ def _fill_by_generator(sample: Tensor, seed: int, step: int, position: int) -> N
 def dropout_seed(seed: int, step: int, first: int) -> int:
     """What torch's own stream is seeded with before a forward pass, from the place of its first sample in the batch."""
     return _seed_of(_DROPOUT, seed, step, first)
+
+
+def clusters_seed(seed: int, step: int) -> int:
+    """What decides where the clusters of a step start (spec 6.2): one draw for the whole batch."""
+    return _seed_of(_CLUSTERS, seed, step, 0)
 
 
 def _seed_of(stream: int, seed: int, step: int, position: int) -> int:

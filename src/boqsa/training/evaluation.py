@@ -63,6 +63,7 @@ def evaluate(
     protocol: EvaluateRecipe,
     *,
     iterations: int | None = None,
+    num_slots: int | None = None,
     limit: int = 0,
     generated: int = 0,
     device: torch.device | str = "cpu",
@@ -74,6 +75,7 @@ def evaluate(
         split: Images, with masks or without.
         protocol: Which metrics, and how many images at a time.
         iterations: Slot-attention steps; None means the trained number.
+        num_slots: Slots; None means the trained number. Only slots of a shared Gaussian can be more.
         limit: Only the first so many images; 0 means all.
         generated: Of a transformer model: how many images, from the first, to decode from their slots alone. That
             is one pass of the decoder a token, so it is dear; 0 means none.
@@ -103,14 +105,17 @@ def evaluate(
     try:
         with torch.inference_mode():
             # The first image says what there is to add up, also where this process will have no batch of its own.
-            example: Output = model(split.batch([0])["image"].to(device), noise=samples(model, np.arange(1), device))
+            slots = {} if num_slots is None else {"num_slots": num_slots}
+            first_image = split.batch([0])["image"].to(device)
+            example: Output = model(first_image, noise=samples(model, np.arange(1), device, **slots), **slots)
             losses = {name: _BatchMean().to(device) for name in example.losses}
             diagnostics = Diagnostics.like(example).to(device)
             for first in range(rank * size, count, processes * size):
                 indices = np.arange(first, min(first + size, count))
                 sample = split.batch(indices)
                 image = sample["image"].to(device)
-                output: Output = model(image, iterations=iterations, noise=samples(model, indices, device))
+                noise = samples(model, indices, device, **slots)
+                output: Output = model(image, iterations=iterations, noise=noise, **slots)
                 true = sample["mask"].to(device) if split.has_masks else None
                 unit = image.float() / 255
                 for name, value in output.losses.items():
@@ -246,9 +251,13 @@ def _slot_information(model: TransformerModel, output: Output) -> Float[Tensor, 
     return with_others - with_own
 
 
-def samples(model: nn.Module, indices: Int[np.ndarray, "B"], device: torch.device | str) -> Noise:
+def samples(
+    model: nn.Module, indices: Int[np.ndarray, "B"], device: torch.device | str, *, num_slots: int | None = None
+) -> Noise:
     """What Gaussian slots of these images start from, the same each time; learned queries pay no attention to it."""
     shapes = model.noise_shapes()  # type: ignore[operator]  # every model has it, which nn.Module does not know
+    if num_slots is not None:
+        shapes = {**shapes, "queries": (num_slots, *shapes["queries"][1:])}
     noise = draw_noise(shapes, seed=0, step=0, positions=indices.tolist(), perturb_queries=True)
     return Noise(queries=None if noise.queries is None else noise.queries.to(device))
 

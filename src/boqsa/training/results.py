@@ -80,7 +80,7 @@ def evaluate_run(
     run = Path(run)
     recipe = read_recipe(run)
     refuse_links(run)
-    names, damaged = _whole_checkpoints(run)
+    names, damaged = whole_checkpoints(run)
     _check_device(device)
     if iterations is not None and iterations < 1:
         raise InputError(f"iterations is {iterations}; it must be at least 1.")
@@ -153,7 +153,7 @@ def evaluate_run(
     return metrics
 
 
-def _whole_checkpoints(run: Path) -> tuple[dict[str, str], dict[str, str]]:
+def whole_checkpoints(run: Path) -> tuple[dict[str, str], dict[str, str]]:
     """The folder to score under each name, `last` first, and what is wrong with those that cannot be scored.
 
     Raises:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from boqsa.data import PackedDataset
 from boqsa.errors import RecipeError, RunError
@@ -14,6 +15,7 @@ from boqsa.inference.load import build_model
 from boqsa.inference.run import CHECKPOINTS, MANIFEST, RECIPE, checkpoint_folder, load_weights, misfit
 from boqsa.models.published import Model
 from boqsa.recipes import Recipe
+from boqsa.slots import LearnedQueries
 from boqsa.training.data import require_image_size
 
 
@@ -37,6 +39,11 @@ def starting_model(recipe: Recipe, checkpoint: Path | None) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = build_model(recipe)
+        if recipe.train.query_update != "gradient":
+            queries = model.slot_encoder.queries
+            assert isinstance(queries, LearnedQueries)  # the recipe has seen to it
+            # Drawn last: all other weights are those that the same seed gives to a run with gradients (spec 6.3).
+            nn.init.xavier_normal_(queries.weight)
     if checkpoint is not None:
         _take(model, checkpoint, of=checkpoint)
     elif recipe.train.init_from is not None:

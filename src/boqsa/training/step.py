@@ -7,6 +7,8 @@ Notable choices:
 - Nothing is read from the device: what a step gives is left there. A step whose loss or gradient is not a number is
   skipped there too, by the optimiser's kernel: weights, moments and step counts stay as they were.
 - Each process takes an equal share of the batch, in order of rank; it draws what belongs to those places.
+- Where something else than the optimiser moves the queries (paper section B.3, Table 17; spec 6), it does so after the
+  optimiser's step, from the final slots of the whole batch. There the host waits for the device; nowhere else.
 """
 
 from collections.abc import Sequence
@@ -18,12 +20,13 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from boqsa.models import Noise, TransformerModel
+from boqsa.metrics.matching import cheapest_matching
+from boqsa.models import Noise, Output, TransformerModel
 from boqsa.models.published import Model
 from boqsa.recipes import Recipe, TrainRecipe
-from boqsa.slots import LearnedQueries
+from boqsa.slots import KMeans, LearnedQueries, QueryUpdate, RunningMean, consistency_loss
 from boqsa.training.augment import augment
-from boqsa.training.draws import batch_indices, draw_crops, draw_gumbel, draw_noise, dropout_seed
+from boqsa.training.draws import batch_indices, clusters_seed, draw_crops, draw_gumbel, draw_noise, dropout_seed
 from boqsa.training.machine import keep_freed_memory, require_compiler, sent
 from boqsa.training.processes import agreement_group, all_have, any_process, join_processes
 from boqsa.training.schedules import gumbel_tau, learning_rate_factor, query_sigma
@@ -73,6 +76,9 @@ class TrainStep:
         self.fabric = join_processes(recipe)
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._query_update = _query_update(settings)
+        if self._query_update is not None:
+            _learned_queries(model).weight.requires_grad_(False)
         self.groups = _parameter_groups(model, settings)
         # The fused kernel updates all parameters in one pass; on a CPU the plain one costs a tenth of a step.
         optimizer = torch.optim.Adam(
@@ -107,6 +113,7 @@ class TrainStep:
         indices = batch_indices(recipe.seed, step, settings.batch_size, len(images))
         options = self.options(step)
         sums: dict[str, Tensor] = {}
+        final_slots: list[Tensor] = []
         self.optimizer.zero_grad(set_to_none=True)
         for first in range(begin, begin + share, piece):
             positions = range(first, first + piece)
@@ -118,6 +125,10 @@ class TrainStep:
             to_come = first + piece < begin + share
             with self.fabric.no_backward_sync(self.model, enabled=to_come and self.fabric.world_size > 1):
                 output = self.model(image, noise=noise, **options)
+                if settings.consistency_weight:
+                    output = _with_consistency(output, settings.consistency_weight)
+                if self._query_update is not None:
+                    final_slots.append(output.slots.detach())
                 losses = {"": output.loss, **output.losses}
                 del output, noise, image  # only what the backward pass needs may stand beside it
                 self.fabric.backward(losses[""] / settings.accumulate)
@@ -137,12 +148,15 @@ class TrainStep:
         is_finite = loss.isfinite() & norm.isfinite()
         self._found_inf.copy_(~is_finite)
         self.optimizer.step()
+        if self._query_update is not None:
+            self._move_queries(self._query_update, torch.cat(final_slots), step, is_finite)
         return StepResult(loss, norm, parts, is_finite, query_norm)
 
     def options(self, step: int) -> dict[str, float]:
         """What the model is told at a step: `sigma`, and of a transformer model `tau`."""
         settings = self.recipe.train
-        options = {"sigma": query_sigma(step, sigma_steps=settings.sigma_steps)}
+        sigma_steps = 0 if self._query_update is not None else settings.sigma_steps  # spec 6.1
+        options = {"sigma": query_sigma(step, sigma_steps=sigma_steps)}
         if isinstance(self.plain_model, TransformerModel):
             dvae = settings.dvae
             options["tau"] = gumbel_tau(step, tau_start=dvae.tau_start, tau_end=dvae.tau_end, tau_steps=dvae.tau_steps)
@@ -168,6 +182,22 @@ class TrainStep:
         if not isinstance(self.plain_model, TransformerModel):
             return nullcontext()
         return torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else [])
+
+    @torch.no_grad()
+    def _move_queries(
+        self, update: QueryUpdate, final_slots: Float[Tensor, "b K D"], step: int, is_finite: Bool[Tensor, ""]
+    ) -> None:
+        """Set the queries to what an update makes of them and of the final slots of this process's share."""
+        weight = _learned_queries(self.plain_model).weight
+        if self.fabric.world_size > 1:
+            gathered = self.fabric.all_gather(final_slots)  # (processes, b, K, D)
+            assert isinstance(gathered, Tensor)
+            final_slots = gathered.flatten(0, 1)  # (B, K, D), in order of rank, as the batch is shared
+        if is_finite:
+            weight.copy_(update(weight, final_slots, seed=clusters_seed(self.recipe.seed, step)))
+        if self.fabric.world_size > 1:
+            # Between unlike machines rounding could decide for another cluster: all take the first one's.
+            torch.distributed.broadcast(weight, src=0)
 
     def _means(self, sums: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss over the whole batch, and its parts if there are several."""
@@ -205,8 +235,32 @@ class TrainStep:
         return noise
 
 
+def _query_update(settings: TrainRecipe) -> QueryUpdate | None:
+    """What moves the queries; None where the optimiser does."""
+    match settings.query_update:
+        case "running_mean":
+            return RunningMean(settings.query_momentum)
+        case "kmeans":
+            return KMeans(settings.query_momentum, match=cheapest_matching)
+        case _:
+            return None
+
+
+def _learned_queries(model: Model) -> LearnedQueries:
+    queries = model.slot_encoder.queries
+    assert isinstance(queries, LearnedQueries)  # the recipe has seen to it
+    return queries
+
+
+def _with_consistency(output: Output, weight: float) -> Output:
+    """With one more loss, which is in `output.loss` as it stands here: times its weight."""
+    consistency = weight * consistency_loss(output.slots, output.initial_slots)
+    return output._replace(losses={**output.losses, "consistency": consistency})
+
+
 def _query_norm(model: Model) -> Float[Tensor, ""] | None:
-    """Norm of the gradient that reaches the learned queries; exactly 0 under `implicit`, which lets none through."""
+    """Norm of the gradient that reaches the learned queries; exactly 0 where none does: under `implicit`, and where
+    something else than the optimiser moves them."""
     queries = getattr(getattr(model, "slot_encoder", None), "queries", None)
     if not isinstance(queries, LearnedQueries):
         return None
@@ -226,10 +280,10 @@ class _Group(NamedTuple):
 
 
 def _parameter_groups(model: Model, settings: TrainRecipe) -> list[_Group]:
-    """All parameters; those of a dVAE have a rate of their own (spec 5.2)."""
+    """All parameters that have a gradient; those of a dVAE have a rate of their own (spec 5.2)."""
     dvae = list(model.dvae.parameters()) if isinstance(model, TransformerModel) else []
     apart = set(map(id, dvae))
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in apart]
+    rest = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in apart]
     groups = [_Group("", rest, settings.learning_rate, settings.warmup_steps, settings.half_life_steps)]
     if dvae:
         own = settings.dvae

@@ -1,0 +1,147 @@
+"""`boqsa reproduce ITEM...`: the paper's tables, figures and claims, each by one command."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from boqsa.commands import STOPPED
+from boqsa.commands.arguments import parse, print_json, print_table
+from boqsa.commands.sweep import split_fields
+from boqsa.errors import InputError, RecipeError
+from boqsa.training.sweep import PlannedRun, state_of_planned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce:
+    """Train what a table, figure or claim of the paper needs, score it, and put the numbers beside the paper's.
+
+    Finished runs are skipped, lost ones are taken up from their checkpoint, and items share their runs. Writes
+    OUT/SCALE/ITEM.csv (our runs alone), ITEM.md (beside the paper) and the pictures. Any field of a recipe, such as
+    --train.steps 100, then holds for all runs, and results go to a folder that says so.
+
+    boqsa reproduce table7 --scale small --datasets scenes --seeds 0 1 2 3 4
+    """
+
+    items: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ITEM...")] = ()
+    """What to reproduce: table1 ... table18, figure1 ... figure17, the claims that have no table, or all."""
+    scale: Literal["small", "paper"] = "small"
+    """small: minutes a run on two CPU cores. paper: the paper's recipes on its data."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each is a run of every method."""
+    root: Annotated[Path | None, tyro.conf.arg(name="data.root", metavar="DIR")] = None
+    """Folder that holds a packed folder for each data set, by its name."""
+    datasets: tuple[str, ...] = ()
+    """Train on these data sets alone; by default on all of an item's."""
+    out: Path = Path("results")
+    """Where the tables go, below a folder of the scale."""
+    runs: Path = Path("runs-reproduce")
+    """Where the runs go, below a folder of the scale; one folder serves all items."""
+    workers: int | None = None
+    """Runs at a time; by default 2 at the small scale, else one for each GPU or as many as cores."""
+    retries: int = 1
+    """How often a run that broke is started again."""
+    dry_run: bool = False
+    """Show the runs, the data they need and the hours they take, and do nothing."""
+    json: bool = False
+    """Print the result as JSON on stdout; progress stays on stderr."""
+
+
+def main(arguments: list[str]) -> int:
+    """Entry of the command."""
+    own, fields = split_fields(arguments, own_too=("data.root",))
+    chosen = parse(Reproduce, own, command="reproduce")
+    _check(chosen)
+
+    from boqsa.reproduce.items import ITEMS, build
+    from boqsa.reproduce.plan import data_needed, looks_of, missing, placed, require_data, runs_of
+    from boqsa.reproduce.scales import SCALES
+
+    scale = SCALES[chosen.scale]
+    names = list(ITEMS) if "all" in chosen.items else list(dict.fromkeys(chosen.items))
+    experiments = placed(
+        [build(name, scale) for name in names], root=chosen.root, fields=fields, datasets=chosen.datasets
+    )
+    looks = looks_of(experiments, chosen.seeds)
+    folder = chosen.runs / _folder_name(chosen.scale, fields)
+    needed = data_needed(looks)
+    if chosen.dry_run:
+        _show_plan(folder, runs_of(looks), missing(needed), as_json=chosen.json)
+        return 0
+    require_data(needed)
+
+    from boqsa.reproduce.carry_out import carry_out
+
+    done = carry_out(
+        experiments,
+        looks,
+        runs_folder=folder,
+        out=chosen.out / _folder_name(chosen.scale, fields),
+        scale=scale,
+        workers=chosen.workers,
+        retries=chosen.retries,
+    )
+    if chosen.json:
+        print_json({"written": [str(path) for path in done.written], "failed": done.failed})
+    else:
+        for path in done.written:
+            print(path)
+    for name, reason in done.failed.items():
+        print(f"{name} failed: {reason}", file=sys.stderr)
+    if done.stopped:
+        print("stopped; the same command goes on.", file=sys.stderr)
+        return STOPPED
+    return 1 if done.failed else 0
+
+
+def _check(chosen: Reproduce) -> None:
+    if not chosen.items:
+        raise InputError("name at least one item, as `boqsa reproduce table7`; `boqsa reproduce --help` lists them.")
+    if not chosen.seeds or min(chosen.seeds) < 0 or len(set(chosen.seeds)) < len(chosen.seeds):
+        raise RecipeError(f"--seeds is {' '.join(map(str, chosen.seeds))}; give different numbers, 0 or more.")
+    for name, value, least in (("workers", chosen.workers, 1), ("retries", chosen.retries, 0)):
+        if value is not None and value < least:
+            raise RecipeError(f"--{name} is {value}; it must be at least {least}.")
+
+
+def _folder_name(scale: str, fields: dict[str, str]) -> str:
+    """What a user changes never lands among the results of the scale."""
+    return ",".join([scale, *(f"{name}={text.replace(' ', '-')}" for name, text in sorted(fields.items()))])
+
+
+def _show_plan(folder: Path, runs: list[PlannedRun], wrong: dict[str, str], *, as_json: bool) -> None:
+    from boqsa.reproduce.hours import hours_of
+
+    hours = hours_of(folder, runs)
+    states = {run.name: state_of_planned(folder, run) for run in runs}
+    left = sum(hours[run.name].hours for run in runs if not states[run.name].finished)
+    plan = [
+        {
+            "run": run.name,
+            "data": run.recipe.data.name,
+            "image_size": run.recipe.data.image_size,
+            "steps": run.recipe.train.steps,
+            "done": states[run.name].step,
+            "hours": round(hours[run.name].hours, 3),
+            "hours_measured": hours[run.name].measured,
+        }
+        for run in runs
+    ]
+    if as_json:
+        print_json({"runs": plan, "hours_left": round(left, 2), "missing_data": wrong})
+        return
+    rows = [
+        [entry["run"], f"{entry['data']} {entry['image_size']}px", f"{entry['done']}/{entry['steps']}", _hours(entry)]
+        for entry in plan
+    ]
+    print_table(f"{len(runs)} runs in {folder}", ["run", "data", "steps", "hours"], rows, first_whole=True)
+    print(f"{left:.1f} hours are left, one run at a time on this machine; ~ is arithmetic, right within a factor of 3.")
+    for sentence in wrong.values():
+        print(f"missing: {sentence}")
+
+
+def _hours(entry: Mapping[str, Any]) -> str:
+    return f"{'' if entry['hours_measured'] else '~'}{entry['hours']:.2f}"

@@ -1,0 +1,148 @@
+"""From trained runs to the pictures of an item: which runs are shown, on which images, and under which name.
+
+Pictures show the first seed that was asked for, and the first images of the test split: nothing is picked by eye.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
+
+from boqsa.inference.load import load
+from boqsa.models import Output
+from boqsa.reports import save_png
+from boqsa.reproduce.experiment import Experiment, Test
+from boqsa.reproduce.figures import (
+    AttentionSet,
+    Panel,
+    attention_figure,
+    grid_figure,
+    iterations_figure,
+    plane_figure,
+    slots_figure,
+)
+from boqsa.reproduce.measure import Found
+from boqsa.reproduce.outputs import outputs
+from boqsa.reproduce.plan import Look, test_split
+from boqsa.reproduce.separation import first_step, separation, slot_plane
+
+Pairs = Sequence[tuple[Look, Found]]
+Picture = UInt8[np.ndarray, "H W 3"]
+
+_SHOWN = 8
+"""Images of a picture."""
+_IN_A_PLANE = 60
+"""Images whose slots share a plane."""
+_SCORE = {"multi_object": ("ari_fg", "ARI-FG"), "foreground": ("iou", "IoU"), "instances": ("ap", "AP")}
+
+
+def draw(experiment: Experiment, pairs: Pairs, runs_folder: Path, out: Path) -> list[Path]:
+    """Draw every picture of an item that its runs allow.
+
+    Args:
+        experiment: The item.
+        pairs: Its looks at finished runs.
+        runs_folder: Where the runs are.
+        out: Where the pictures go, as ITEM_WHAT.png.
+
+    Returns:
+        What was written.
+    """
+    written = []
+    for kind in experiment.figures:
+        for what, picture in _KINDS[kind](pairs, runs_folder).items():
+            path = out / f"{experiment.item}_{what}.png"
+            save_png(path, picture)
+            written.append(path)
+    return written
+
+
+def _grid(pairs: Pairs, runs_folder: Path) -> dict[str, Picture]:
+    pictures = {}
+    for look in _of_first_seed(pairs):
+        image, true, output = _pass(look, look.test, runs_folder)
+        pictures[f"{look.test.data.name}_{_plain(look.method)}"] = grid_figure(
+            image, output.segmentation(), true=true, reconstruction=output.reconstruction
+        )
+    return pictures
+
+
+def _iterations(pairs: Pairs, runs_folder: Path) -> dict[str, Picture]:
+    pictures = {}
+    for dataset in dict.fromkeys(look.test.data.name for look, _ in pairs):
+        of_set = [(look, found) for look, found in pairs if look.test.data.name == dataset]
+        metric, name = _SCORE[of_set[0][0].test.task]
+        scores: dict[str, dict[int, list[float]]] = {}
+        for look, found in of_set:
+            count = look.test.iterations or look.run.recipe.model.iterations
+            scores.setdefault(look.method, {}).setdefault(count, []).append(found.values["last"][metric])
+        trained = of_set[0][0].run.recipe.model.iterations
+        pictures[dataset] = iterations_figure(scores, score=f"{name} on {dataset}", trained=trained)
+    return pictures
+
+
+def _plane(pairs: Pairs, runs_folder: Path) -> dict[str, Picture]:
+    panels: dict[str, dict[str, Panel]] = {}
+    for look in _of_first_seed(pairs):
+        dataset = test_split(look.test)
+        image = dataset.batch(range(min(_IN_A_PLANE, len(dataset))))["image"]
+        step = first_step(load(look.run.folder(runs_folder)), image)
+        panels.setdefault(look.test.data.name, {})[look.method] = Panel(slot_plane(*step), separation(*step))
+    return {dataset: plane_figure(of_set) for dataset, of_set in panels.items()}
+
+
+def _attention(pairs: Pairs, runs_folder: Path) -> dict[str, Picture]:
+    pictures = {}
+    by_run: dict[str, list[Look]] = {}
+    for look in _of_first_seed(pairs):
+        by_run.setdefault(look.run.name, []).append(look)
+    for looks in by_run.values():
+        sets = []
+        for look in looks:
+            image, _, output = _pass(look, look.test, runs_folder)
+            sets.append(AttentionSet(look.test.data.name, image, output.attention))
+        source = looks[0].run.recipe.data.name
+        for target in sets[1:]:
+            pictures[f"{source}_to_{target.title}"] = attention_figure(sets[0], target)
+    return pictures
+
+
+def _slots(pairs: Pairs, runs_folder: Path) -> dict[str, Picture]:
+    pictures = {}
+    for look in _of_first_seed(pairs):
+        image, _, output = _pass(look, look.test, runs_folder)
+        pictures[f"{look.test.data.name}_{_plain(look.method)}"] = slots_figure(image, output)
+    return pictures
+
+
+def _of_first_seed(pairs: Pairs) -> list[Look]:
+    """The looks of the seed that stands first, each run and data set once."""
+    if not pairs:
+        return []
+    seed = pairs[0][0].run.recipe.seed
+    looks = {(look.run.name, look.test.data): look for look, _ in pairs if look.run.recipe.seed == seed}
+    return list(looks.values())
+
+
+def _pass(look: Look, test: Test, runs_folder: Path) -> tuple[Tensor, Tensor | None, Output]:
+    """The first images of a test, their true masks if there are some, and what the last checkpoint makes of them."""
+    dataset = test_split(test)
+    sample = dataset.batch(range(min(_SHOWN, len(dataset))))
+    model = load(look.run.folder(runs_folder))
+    (output,) = outputs(model, sample["image"], iterations=test.iterations, batch_size=_SHOWN)
+    return sample["image"], sample.get("mask"), output
+
+
+def _plain(method: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in method.lower())
+
+
+_KINDS: Mapping[str, Callable[[Pairs, Path], dict[str, Picture]]] = {
+    "grid": _grid,
+    "iterations": _iterations,
+    "plane": _plane,
+    "attention": _attention,
+    "slots": _slots,
+}

@@ -1,0 +1,173 @@
+"""Claims of the paper that have no table: each varies one thing, on the recipes of Table 7."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from boqsa.recipes import Recipe
+from boqsa.reproduce.experiment import METRICS_OF_TASK, Arm, Experiment, Test
+from boqsa.reproduce.items.tables import own_test
+from boqsa.reproduce.methods import variant
+from boqsa.reproduce.scales import Scale
+
+
+def stability(scale: Scale) -> Experiment:
+    """Sections 1, 2.2, 3.3: bi-level training needs less of warm-up and clipping."""
+    arms = []
+    for base in scale.recipes("shapestacks", "mixture"):
+        for method in ("SA", "I-SA", "BO-SA", "BO-QSA"):
+            for warmup in ("on", "off"):
+                for clipping in ("on", "off"):
+                    changes = {
+                        **({"train.warmup_steps": "0"} if warmup == "off" else {}),
+                        **({"train.clip_norm": "0"} if clipping == "off" else {}),
+                    }
+                    recipe = variant(base, method, changes)
+                    test = replace(
+                        own_test(recipe),
+                        metrics=("failed", "ari_fg", "msc_fg", "update_spectral_norm"),
+                        condition=f"warmup={warmup};clipping={clipping}",
+                        last_alone=True,
+                    )
+                    arms.append(Arm(method=method, recipe=recipe, tests=(test,)))
+    return Experiment(
+        item="stability",
+        title="Stability: without warm-up, without clipping",
+        arms=tuple(arms),
+        notes=(
+            "failed is 1 where training stopped at a loss that is not a number, or ended with a model whose verdict is "
+            "broken, collapsed or flat (`boqsa.training.diagnostics`); its mean over seeds is the failed share.",
+        ),
+    )
+
+
+def noise(scale: Scale) -> Experiment:
+    """A.3.1: annealed noise on the queries helps."""
+    arms = []
+    for base in scale.recipes("shapestacks", "mixture"):
+        for share in (0.0, 0.1, 0.5):
+            steps = round(share * base.train.steps)
+            for perturbation in ("multiplicative",) if steps == 0 else ("multiplicative", "additive"):
+                changes = {"train.sigma_steps": str(steps), "model.perturbation": perturbation}
+                condition = f"sigma_steps={share:.0%};perturbation={perturbation if steps else 'none'}"
+                arms.append(_one(variant(base, "BO-QSA", changes), "BO-QSA", condition))
+    return Experiment(item="noise", title="Noise on the queries: none, 10 % and 50 % of the steps", arms=tuple(arms))
+
+
+def vq_weight(scale: Scale) -> Experiment:
+    """B.3: the consistency loss works for small weights alone."""
+    return Experiment(
+        item="vq_weight",
+        title="Weight of the VQ constraint",
+        arms=_varied(
+            scale.recipes("shapestacks", "mixture"),
+            "BO-QSA",
+            [
+                ({"train.consistency_weight": weight}, f"weight={weight}")
+                for weight in ("0", "0.001", "0.01", "0.1", "1")
+            ],
+        ),
+    )
+
+
+def iterations(scale: Scale) -> Experiment:
+    """B.2: more training iterations lift I-QSA up to 7, and no further."""
+    arms = []
+    for base in scale.recipes("dogs", "transformer"):
+        for count in (1, 3, 5, 7, 9, 11):
+            recipe = variant(base, "I-QSA", {"model.iterations": str(count)})
+            arms.append(_one(recipe, "I-QSA", f"training_iterations={count}"))
+        arms.append(_one(variant(base, "BO-QSA"), "BO-QSA", f"training_iterations={base.model.iterations}"))
+    return Experiment(item="iterations", title="Training iterations of I-QSA", arms=tuple(arms))
+
+
+def dvae_kernel(scale: Scale) -> Experiment:
+    """A.3.3: a dVAE kernel of 3 helps, and so do features of a CNN in place of the tokens."""
+    settings: list[tuple[Mapping[str, str], str]] = [
+        ({"model.dvae_kernel": "3"}, "dvae_kernel=3;features=image"),
+        ({"model.dvae_kernel": "1"}, "dvae_kernel=1;features=image"),
+        ({"model.dvae_kernel": "3", "model.features": "tokens"}, "dvae_kernel=3;features=tokens"),
+    ]
+    return Experiment(
+        item="dvae_kernel",
+        title="Kernel of the dVAE, and what slots attend to",
+        arms=_varied(scale.recipes("shapestacks", "transformer"), "BO-QSA", settings),
+    )
+
+
+def capacity(scale: Scale) -> Experiment:
+    """Appendix C: a stronger encoder or decoder does not always give better objects."""
+    arms = []
+    for base in scale.recipes("shapestacks", "mixture"):
+        model = base.model
+        for part in ("encoder", "decoder"):
+            channels = getattr(model, f"{part}_channels")
+            for factor, name in ((0.5, "half"), (1, "same"), (2, "double")):
+                changed = ",".join(str(max(1, int(width * factor))) for width in channels)
+                recipe = variant(base, "BO-QSA", {f"model.{part}_channels": changed})
+                arms.append(_one(recipe, "BO-QSA", f"{part}={name}"))
+    return Experiment(item="capacity", title="Width of encoder and decoder", arms=tuple(arms))
+
+
+def more_objects(scale: Scale) -> Experiment:
+    """Section 6, appendix C: queries are bound to their number, samples are not."""
+    arms = []
+    for base in scale.recipes("scenes", "mixture"):
+        for method in ("SA", "BO-QSA"):
+            recipe = variant(base, method)
+            slots = recipe.model.num_slots
+            tests = [_count_test(recipe, (2, 4), slots), _count_test(recipe, (5, 6), slots)]
+            if method == "SA":
+                tests.append(_count_test(recipe, (5, 6), 7))
+            arms.append(Arm(method=method, recipe=recipe, tests=tuple(tests)))
+    return Experiment(
+        item="more_objects", title="Trained on 2 to 4 objects, tested on 5 and 6 (built-in scenes)", arms=tuple(arms)
+    )
+
+
+def mask_errors(scale: Scale) -> Experiment:
+    """B.4: ARI-FG does not see how masks spill into the background. Nothing is trained."""
+    return Experiment(
+        item="mask_errors",
+        title="ARI-FG and MSC-FG of true masks that grow into the background",
+        arms=(),
+    )
+
+
+def differences(scale: Scale) -> Experiment:
+    """What differs between the paper's text and the published code, one at a time (spec 1.3, 1.5, 1.7)."""
+    settings: list[tuple[Mapping[str, str], str]] = [
+        ({}, "setting=published"),
+        ({"model.epsilon": "1e-8", "model.epsilon_form": "entry"}, "epsilon=1e-8"),
+        ({"model.drop_path": "0"}, "drop_path=0"),
+        ({"model.perturbation": "additive"}, "perturbation=additive"),
+        ({"train.sigma_steps": "0"}, "sigma=0"),
+        ({"model.iterations": "4"}, "iterations=4"),
+    ]
+    return Experiment(
+        item="differences",
+        title="Where the paper and its code differ",
+        arms=_varied(scale.recipes("shapestacks", "mixture"), "BO-QSA", settings),
+        notes=("iterations=4 reads Algorithm 1 as three steps without a graph and one more.",),
+    )
+
+
+def _varied(bases: Sequence[Recipe], method: str, settings: Sequence[tuple[Mapping[str, str], str]]) -> tuple[Arm, ...]:
+    return tuple(
+        _one(variant(base, method, changes), method, condition) for base in bases for changes, condition in settings
+    )
+
+
+def _one(recipe: Recipe, method: str, condition: str) -> Arm:
+    return Arm(method=method, recipe=recipe, tests=(replace(own_test(recipe), condition=condition),))
+
+
+def _count_test(recipe: Recipe, objects: tuple[int, int], slots: int) -> Test:
+    """Held-out scenes with so many objects, and so many slots."""
+    return Test(
+        data=replace(recipe.data, scene_objects=objects),
+        task="multi_object",
+        metrics=METRICS_OF_TASK["multi_object"],
+        condition=f"objects={objects[0]}-{objects[1]};slots={slots}",
+        num_slots=None if slots == recipe.model.num_slots else slots,
+        last_alone=True,
+    )

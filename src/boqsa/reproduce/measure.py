@@ -1,0 +1,227 @@
+"""Look at trained runs: the scores of each test, written into the run folder so that no look is taken twice.
+
+A look is valid as long as weights, data, settings and version are those that it was taken with. Looks are taken on
+the CPU with the number of threads of the run, so that they give the same bits again.
+"""
+
+import json
+import math
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+import boqsa
+from boqsa.atomic import write_text
+from boqsa.data import PackedDataset
+from boqsa.data.builtin import scene_parameters
+from boqsa.inference.load import load
+from boqsa.inference.run import CHECKPOINTS, MODEL, read_manifest, read_recipe
+from boqsa.plain import read_json, without_nan
+from boqsa.recipes import EvaluateRecipe
+from boqsa.reproduce.binding import binding
+from boqsa.reproduce.experiment import BINDING_PREFIX, Test
+from boqsa.reproduce.plan import Look, test_split
+from boqsa.reproduce.separation import first_step, separation
+from boqsa.training.diagnostics import verdict
+from boqsa.training.evaluation import evaluate, headline
+from boqsa.training.results import whole_checkpoints
+
+FOLDER = "looks"
+"""Below the run folder."""
+
+_SELECT_BY = {"multi_object": "ari_fg", "foreground": "iou", "instances": "ap"}
+_FAILED = ("broken", "collapsed", "flat")
+_BINDING_IMAGES = 500
+_SEPARATION_IMAGES = 100
+
+
+class Found(NamedTuple):
+    """What a look found."""
+
+    images: int
+    variant: str
+    """The content of the data set: its fingerprint, shortened."""
+    slots: int
+    masks: str
+    """"decoder" or "attention"."""
+    values: dict[str, dict[str, float]]
+    """By the checkpoint's selection, then by metric."""
+
+
+def look_at(folder: Path, test: Test) -> Found:
+    """What a test finds of a finished run, taken now or before.
+
+    Raises:
+        RunError, InputError, RecipeError: if the run or the data cannot be used.
+    """
+    recipe = read_recipe(folder)
+    names, _ = whole_checkpoints(folder)
+    if test.last_alone or test.probe != "scores":
+        names = {"last": names["last"]}
+    dataset = test_split(test)
+    identity = {
+        "boqsa": boqsa.__version__,
+        "recipe": recipe.hash,
+        "weights": {name: _weights(folder, checkpoint) for name, checkpoint in names.items()},
+        "data": dataset.manifest.fingerprint,
+        "split": dataset.split,
+        "task": test.task,
+        "iterations": test.iterations,
+        "num_slots": test.num_slots,
+        "generated": test.generated,
+        "probe": test.probe,
+    }
+    path = folder / FOLDER / f"{_file_name(test)}.json"
+    before = _read(path)
+    if before is not None and before["identity"] == identity:
+        return Found(**before["found"])
+    protocol = EvaluateRecipe(
+        task=test.task,  # type: ignore[arg-type]
+        select_by=_SELECT_BY[test.task],  # type: ignore[arg-type]
+        batch_size=recipe.evaluate.batch_size,
+    )
+    with _threads(recipe.train.threads):
+        values = {name: _values(folder, checkpoint, test, dataset, protocol) for name, checkpoint in names.items()}
+    found = Found(
+        images=len(dataset),
+        variant=dataset.manifest.fingerprint[:8],
+        slots=test.num_slots or recipe.model.num_slots,
+        masks="decoder" if recipe.model.kind == "mixture" else "attention",
+        values=values,
+    )
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, json.dumps(without_nan({"identity": identity, "found": found._asdict()}), indent=1))
+    return found
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Results are bit-identical only at an equal number of threads; 0 leaves it as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _weights(folder: Path, checkpoint: str) -> str:
+    manifest = read_manifest(folder / CHECKPOINTS / checkpoint)
+    return str(manifest["sha256"][MODEL])
+
+
+def _file_name(test: Test) -> str:
+    objects = "" if test.data.scene_objects == (2, 4) else f"-{test.data.scene_objects[0]}-{test.data.scene_objects[1]}"
+    parts = [test.probe, test.data.name + objects]
+    parts += [] if test.iterations is None else [f"iterations{test.iterations}"]
+    parts += [] if test.num_slots is None else [f"slots{test.num_slots}"]
+    parts += [f"generated{test.generated}"] if test.generated else []
+    parts += ["last"] if test.last_alone else []
+    return "_".join(parts)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What an earlier look wrote; None if it cannot be used."""
+    try:
+        before: dict[str, Any] = read_json(path)
+        Found(**before["found"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return before
+
+
+def _values(
+    folder: Path, checkpoint: str, test: Test, dataset: PackedDataset, protocol: EvaluateRecipe
+) -> dict[str, float]:
+    model = load(folder, checkpoint=checkpoint)
+    if test.probe == "separation":
+        return _separation(model, dataset)
+    if test.probe == "binding":
+        return _binding(model, dataset, test)
+    scores = evaluate(
+        model,
+        dataset,
+        protocol,
+        iterations=test.iterations,
+        num_slots=test.num_slots,
+        generated=test.generated if checkpoint == "last" else 0,
+    )
+    recipe = read_recipe(folder)
+    state, _ = verdict(
+        scores["diagnostics"],
+        step=read_manifest(folder / CHECKPOINTS / checkpoint)["step"],
+        warmup_steps=recipe.train.warmup_steps,
+    )
+    return {"failed": float(state in _FAILED), **flat_scores(scores)}
+
+
+def _separation(model: nn.Module, dataset: PackedDataset) -> dict[str, float]:
+    image = dataset.batch(range(min(_SEPARATION_IMAGES, len(dataset))))["image"]
+    found = separation(*first_step(model, image))
+    return {"separation_silhouette": found.silhouette, "nearest_query_accuracy": found.nearest_query_accuracy}
+
+
+def _binding(model: nn.Module, dataset: PackedDataset, test: Test) -> dict[str, float]:
+    """Of every attribute; what has no value, as all objects are of one class, is left out."""
+    count = min(_BINDING_IMAGES, len(dataset))
+    scenes = scene_parameters(dataset, count, seed=test.data.scene_seed) if test.data.name == "scenes" else None
+    values: dict[str, float] = {}
+    for found in binding(model, dataset, count=count, scenes=scenes):
+        values |= {
+            f"{BINDING_PREFIX}{found.attribute}": found.mutual_information,
+            f"{BINDING_PREFIX}{found.attribute}_chance": found.baseline,
+        }
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of `boqsa.training.evaluate` by one name each; those that are no number are left out."""
+    values = {"loss": scores["loss"], **headline(dict(scores)), **scores["reconstruction"]}
+    for way in ("teacher_forced", "generated"):
+        errors = scores.get(f"reconstruction_{way}", {})
+        values |= {f"{name}_{way}": value for name, value in errors.items() if name != "images"}
+    values |= {name: value for name, value in scores["diagnostics"].items() if isinstance(value, int | float)}
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float | np.floating) and math.isfinite(value)
+    }
+
+
+def take_looks(
+    runs_folder: Path,
+    looks: Sequence[Look],
+    *,
+    workers: int,
+    on_look: Callable[[Look], None] = lambda look: None,
+) -> Iterator[tuple[Look, Found]]:
+    """Take looks at finished runs, several at a time in processes of their own; 0 workers takes them here.
+
+    Looks of several items at one thing are taken once.
+    """
+    different: dict[tuple[str, Test], list[Look]] = {}
+    for look in looks:
+        different.setdefault((look.run.name, replace(look.test, condition="", metrics=())), []).append(look)
+    firsts = [group[0] for group in different.values()]
+    if workers == 0:
+        found = (look_at(look.run.folder(runs_folder), look.test) for look in firsts)
+        yield from _spread(different.values(), found, on_look)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(look_at, look.run.folder(runs_folder), look.test) for look in firsts]
+        yield from _spread(different.values(), (future.result() for future in futures), on_look)
+
+
+def _spread(groups: Any, found: Iterator[Found], on_look: Callable[[Look], None]) -> Iterator[tuple[Look, Found]]:
+    for group, one in zip(groups, found, strict=True):
+        for look in group:
+            on_look(look)
+            yield look, one
