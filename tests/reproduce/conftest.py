@@ -1,10 +1,15 @@
-"""Small untrained models, and random images that fit them."""
+"""Small untrained models and random images that fit them, and rows of results, made up."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from boqsa.models import MixtureModel
+from boqsa.reproduce.protocol import Protocol
+from boqsa.reproduce.rows import Row
 
 
 def small_mixture(**options: object) -> MixtureModel:
@@ -39,3 +44,36 @@ def sampled() -> MixtureModel:
 def images() -> Tensor:
     """uint8 (10, 3, 16, 16)."""
     return torch.randint(0, 256, (10, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def make_rows() -> Callable[..., list[Row]]:
+    """A row for each seed of each method on one data set; what is not named is the built-in scenes' own."""
+
+    def make(
+        values: Mapping[str, Sequence[float]],
+        *,
+        dataset: str = "scenes",
+        metric: str = "ari_fg",
+        condition: str = "",
+        selection: str = "last",
+        **protocol: Any,
+    ) -> list[Row]:
+        parts: dict[str, Any] = {
+            "data": dataset,
+            "variant": "a1b2c3d4",
+            "split": "test",
+            "images": 1000,
+            "image_size": 32,
+            "slots": 5,
+            "masks": "decoder",
+            "metric": metric,
+        }
+        text = Protocol(**(parts | protocol)).text
+        return [
+            Row(method, dataset, metric, condition, seed, selection, text, value)
+            for method, of_method in values.items()
+            for seed, value in enumerate(of_method)
+        ]
+
+    return make

@@ -125,5 +125,5 @@ def test_another_file_is_refused_in_a_line(tmp_path: Path, content: str | bytes,
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "no.csv", tmp_path):
-        with pytest.raises(InputError, match="cannot read .*name a CSV file of results"):
+        with pytest.raises(InputError, match=r"cannot read .*name a CSV file of results"):
             read_rows(path)

@@ -46,6 +46,12 @@ class Column(NamedTuple):
         """As a sentence has it: the title without the arrow."""
         return self.title.rstrip(" ↑↓")
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Data set and condition: columns that have them in common stand together."""
+        return self.dataset, self.condition
+
+    @property
     def digits(self) -> int:
         """After the point: scores have three."""
         if self.metric.startswith("mse_"):
@@ -115,7 +121,9 @@ def layout_of(
             continue
         there = [column for column in ours if (column.paper, column.metric) == (dataset, metric)]
         columns += there or [_of_the_paper(dataset, metric)]
-    return Layout(columns=tuple(dict.fromkeys([*columns, *ours])), first=first)
+    columns = list(dict.fromkeys([*columns, *ours]))
+    places = list(dict.fromkeys(column.place for column in columns))
+    return Layout(columns=tuple(sorted(columns, key=lambda column: places.index(column.place))), first=first)
 
 
 def _paper_name(row: Row, theirs: Sequence[tuple[str, str]], stand_ins: Mapping[str, str]) -> str | None:

@@ -3,10 +3,11 @@
 `paper.json` beside this file holds them as printed: fractions in one table, percent in the next. A cell that the paper
 prints with an error, or that could not be read with certainty, is `doubtful`, and its `note` says why.
 
-Squared errors. The paper sums "per-pixel errors" over pixels (A.3.4) and says neither in which range images are nor what
-becomes of channels. What ran is known of the authors' mixture code: mean over channels of images in [-1, 1], times the
-number of pixels, which is 4/3 of our `mse_per_image` (spec 4.2). So mixture rows that the authors ran are multiplied by
-3/4; transformer rows and rows quoted from the CLEVRTEX benchmark are `mse_per_image` as they stand. That is inferred.
+Squared errors. The paper sums "per-pixel errors" over pixels (A.3.4) and says neither in which range images are nor
+what becomes of channels. What ran is known of the authors' mixture code: mean over channels of images in [-1, 1], times
+the number of pixels, which is 4/3 of our `mse_per_image` (spec 4.2). So mixture rows that the authors ran are
+multiplied by 3/4; transformer rows and rows quoted from the CLEVRTEX benchmark are `mse_per_image` as they stand. That
+is inferred.
 """
 
 import difflib

@@ -244,9 +244,9 @@ _OPEN = {
     ),
     **dict.fromkeys(
         ("iou", "dice"),
-        "the paper takes the slot that shares most pixels with the true foreground, here IoU and Dice each take the slot "
-        "that fits best: both choose by labels",
+        "the paper takes the slot that shares most pixels with the true foreground, here IoU and Dice each take the "
+        "slot that fits best: both choose by labels",
     ),
-    "mse_per_image": "the range of images and the treatment of channels are not stated in the paper: the unit is inferred "
-    "from the published code",
+    "mse_per_image": "the range of images, the treatment of channels, and which of a transformer's three "
+    "reconstructions is meant are not stated in the paper: the unit is inferred from the published code",
 }

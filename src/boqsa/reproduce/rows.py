@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 _ORDER = ("dataset", "condition", "metric", "method", "selection", "seed", "protocol")
 _NAME = re.compile(r"[^\s,;\"|][^,;\"|]*")
-_CONDITION = re.compile(r"([a-z_]+=[^;=,\"\s]+(;[a-z_]+=[^;=,\"\s]+)*)?")
+_CONDITION = re.compile(r"([a-z_]+=[^;=,|\"\s]+(;[a-z_]+=[^;=,|\"\s]+)*)?")
 _SEED = re.compile(r"0|[1-9][0-9]{0,18}")
 _FLOAT = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 
@@ -113,10 +113,18 @@ def _wrong(row: Row) -> str:
         return f"the condition is {row.condition[:40]!r}; it must be empty or as test_iterations=5;trained_on=dogs"
     if row.selection != "last" and not re.fullmatch("best_[a-z_]+", row.selection):
         return f"the selection is {row.selection[:40]!r}; it must be last, best_loss or best_<metric>"
+    return _wrong_number(row) or _wrong_protocol(row)
+
+
+def _wrong_number(row: Row) -> str:
     if row.seed < 0:
         return f"the seed is {row.seed}; it must be at least 0"
     if not math.isfinite(row.value):
         return f"the value of {row.method} on {row.dataset}, seed {row.seed}, is {row.value}; leave such a row out"
+    return ""
+
+
+def _wrong_protocol(row: Row) -> str:
     try:
         parse(row.protocol)
     except InputError as error:
@@ -129,8 +137,8 @@ def _refuse_twice(rows: Iterable[Row], path: str | Path) -> None:
     for row in rows:
         if row[:-1] in seen:
             raise InputError(
-                f"{path}: {row.method} on {row.dataset}, {row.metric}, seed {row.seed}, {row.selection} is there twice; "
-                "keep one of the two."
+                f"{path}: {row.method} on {row.dataset}, {row.metric}, seed {row.seed}, {row.selection} is there "
+                "twice; keep one of the two."
             )
         seen.add(row[:-1])
 

@@ -1,14 +1,13 @@
 """How a method stands among others, in sentences: first or nearly so, and what its lead over each of them is worth."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from boqsa.reproduce.layout import Column, Layout, Score, direction, scores_in
 from boqsa.reproduce.paper import PaperCell
 from boqsa.reproduce.protocol import OF_THE_METHOD, differences
 from boqsa.reproduce.rows import Row
-from boqsa.reproduce.statistics import difference, seeds_needed
-
-NOTHING_TO_SAY = "no other method to compare with"
+from boqsa.reproduce.statistics import Difference, difference, seeds_needed
 
 
 def comparison_lines(rows: Sequence[Row], layout: Layout, *, way: str = "last") -> list[str]:
@@ -34,12 +33,12 @@ def comparison_lines(rows: Sequence[Row], layout: Layout, *, way: str = "last") 
 
 
 def _standing(column: Column, claimed: str, scores: Mapping[str, Score]) -> str:
-    sign, digits = direction(column.metric), column.digits()
+    sign, digits = direction(column.metric), column.digits
     others, left_out, unlike = _comparable(claimed, scores)
     asides = "".join(f"; {text}" for text in [*left_out, *unlike])
     own = scores[claimed].spread
     if not others:
-        return f"{NOTHING_TO_SAY} {claimed}, {own.text(digits)}{asides}"
+        return f"no other method to compare {claimed} with, {own.text(digits)} over {own.n} seeds{asides}"
     best = max(others, key=lambda name: sign * others[name].spread.mean)
     lead = others[best].spread
     seeds = f"over {own.n} and {lead.n} seeds"
@@ -54,38 +53,41 @@ def _standing(column: Column, claimed: str, scores: Mapping[str, Score]) -> str:
     return f"{told}: {within} one standard deviation of it{asides}"
 
 
-def claim_lines(
-    rows: Sequence[Row], layout: Layout, paper_cells: Sequence[PaperCell] = (), *, way: str = "last"
-) -> list[str]:
-    """By how much `layout.first` is better than each other method, with interval and verdict, and how many seeds that
-    needs at the observed spread.
+class Claim(NamedTuple):
+    """That `Layout.first` is better than another method in a column."""
 
-    Arguments and errors as `comparison_lines`; with the paper's cells also the seeds that its difference needs.
+    column: Column
+    other: str
+    found: Difference
+    """How much better; below 0 if worse."""
+    seeds: int | None
+    """Seeds of each method that this difference needs at the observed spread; None where it cannot be told."""
+    in_paper: float | None
+    """How much better in the paper, in our units; None where it has not both."""
+    seeds_in_paper: int | None
+    """Seeds that the paper's difference needs at the spread observed here."""
+
+
+def claims(
+    rows: Sequence[Row], layout: Layout, paper_cells: Sequence[PaperCell] = (), *, way: str = "last"
+) -> list[Claim]:
+    """Whether `layout.first` is better than each other method, column by column.
+
+    Arguments and errors as `comparison_lines`; methods that it leaves out are left out here.
     """
-    lines = []
+    made = []
     for column in layout.columns:
         scores, sign = scores_in(column, way, rows), direction(column.metric)
         if layout.first not in scores or not sign:
             continue
         own = scores[layout.first]
-        for other, score in _comparable(layout.first, scores)[0].items():
-            digits = column.digits()
-            found = difference(*((own.by_seed, score.by_seed)[::sign]))
-            needed = [_needed(own, score, found.mean, f"this difference of {found.mean:+.{digits}f}")]
-            theirs = _of_the_paper(column, layout.first, other, paper_cells)
-            if theirs is not None:
-                needed.append(_needed(own, score, theirs, f"the paper's of {theirs:+.{digits}f}"))
-            told = "; ".join(text for text in needed if text)
-            lines.append(
-                f"{layout.first} better than {other}, {column.name}: {found.text(digits)}. "
-                f"{told[0].upper() + told[1:] if told else 'How many seeds it needs cannot be told'}."
-            )
-    return lines
-
-
-def _needed(one: Score, other: Score, wanted: float, what: str) -> str:
-    seeds = seeds_needed(one.spread, other.spread, wanted)
-    return "" if seeds is None else f"{what} takes {seeds} seeds a method at this spread"
+        for name, other in _comparable(layout.first, scores)[0].items():
+            found = difference(*(own.by_seed, other.by_seed)[::sign])
+            in_paper = _of_the_paper(column, layout.first, name, paper_cells)
+            seeds = seeds_needed(own.spread, other.spread, found.mean)
+            theirs = None if in_paper is None else seeds_needed(own.spread, other.spread, in_paper)
+            made.append(Claim(column, name, found, seeds, in_paper, theirs))
+    return made
 
 
 def _of_the_paper(column: Column, one: str, other: str, cells: Sequence[PaperCell]) -> float | None:

@@ -1,8 +1,8 @@
 """What scores over seeds can tell: intervals, differences between methods, and how many seeds a claim needs.
 
-Everything rests on Student's t: scores over seeds are taken for a sample of a normal distribution. With three seeds that
-cannot be checked, and runs that fail now and then are not normal at all: look at the scores themselves, too. Intervals
-are not corrected for the number of comparisons that are made.
+Everything rests on Student's t: scores over seeds are taken for a sample of a normal distribution. With three seeds
+that cannot be checked, and runs that fail now and then are not normal at all: look at the scores themselves, too.
+Intervals are not corrected for the number of comparisons that are made.
 
 One run has no spread and so no interval. Seeds that agree to the last digit have none either: nothing can then be said
 about the next seed, and the verdict is undecided.
@@ -20,6 +20,8 @@ from boqsa.training.sweep import Spread
 
 LEVEL = 0.95
 POWER = 0.80
+_ROUNDING = 1e-12
+"""A spread below this share of the scores is the rounding of floats: 0.7 - 0.6 and 0.6 - 0.5 differ by 1e-16."""
 MOST_SEEDS = 1_000_000
 """Where `seeds_needed` gives up: nobody trains so many."""
 
@@ -47,9 +49,7 @@ def mean_interval(spread: Spread) -> Interval | None:
     Returns:
         None for one run, and where all runs agree to the last digit.
     """
-    if spread.std is None:
-        return None
-    return _interval(spread.mean, spread.std / math.sqrt(spread.n), spread.n - 1)
+    return _of_mean(spread, abs(spread.mean))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +75,8 @@ class Difference:
 
     def text(self, digits: int = 3) -> str:
         """As `+0.050 (95 % interval +0.010 to +0.090, 3 paired seeds): seen`."""
-        runs = (
-            f"{len(self.seeds)} paired seeds" if self.is_paired else f"{' and '.join(map(str, self.n))} runs, unpaired"
-        )
+        apart = f"{' and '.join(map(str, self.n))} runs, unpaired"
+        runs = f"{len(self.seeds)} paired seeds" if self.is_paired else apart
         if self.interval is None:
             why = "one run of a method has no spread" if 1 in self.n else "the runs agree to the last digit"
             return f"{self.mean:+.{digits}f} ({runs}; no interval: {why}): {self.verdict}"
@@ -113,7 +112,10 @@ def contrast(terms: Sequence[tuple[float, BySeed]]) -> Difference:
     if len(common) > 1:
         seeds = tuple(sorted(common))
         by_seed = Spread.of([math.fsum(weight * scores[seed] for weight, scores in terms) for seed in seeds])
-        return Difference(mean=by_seed.mean, interval=mean_interval(by_seed), seeds=seeds, n=(len(seeds),) * len(terms))
+        largest = max(abs(weight * scores[seed]) for weight, scores in terms for seed in seeds)
+        return Difference(
+            mean=by_seed.mean, interval=_of_mean(by_seed, largest), seeds=seeds, n=(len(seeds),) * len(terms)
+        )
     spreads = [(weight, Spread.of(list(scores.values()))) for weight, scores in terms]
     return Difference(
         mean=math.fsum(weight * spread.mean for weight, spread in spreads),
@@ -203,14 +205,20 @@ def _welch(spreads: Sequence[tuple[float, Spread]]) -> Interval | None:
         return None
     parts = [(weight**2 * (spread.std or 0) ** 2 / spread.n, spread.n - 1) for weight, spread in spreads]
     variance = math.fsum(part for part, _ in parts)
-    if variance == 0:
+    largest = max(abs(weight * spread.mean) for weight, spread in spreads)
+    if variance <= (_ROUNDING * largest) ** 2:
         return None
     freedom = 1 / math.fsum((part / variance) ** 2 / of_part for part, of_part in parts)
     return _interval(math.fsum(weight * spread.mean for weight, spread in spreads), math.sqrt(variance), freedom)
 
 
-def _interval(mean: float, error: float, freedom: float) -> Interval | None:
-    if error == 0:
+def _of_mean(spread: Spread, largest: float) -> Interval | None:
+    """The interval of a mean of numbers that were computed from others, the largest of which is given."""
+    if spread.std is None or spread.std <= _ROUNDING * largest:
         return None
+    return _interval(spread.mean, spread.std / math.sqrt(spread.n), spread.n - 1)
+
+
+def _interval(mean: float, error: float, freedom: float) -> Interval:
     margin = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
     return Interval(mean - margin, mean + margin)

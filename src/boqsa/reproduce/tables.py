@@ -6,12 +6,13 @@ as far as both are known; why there is none, what the paper does not state, and 
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from boqsa.reproduce.layout import SELECTIONS, Column, Layout, Score, direction, scores_in, ways_to_choose
 from boqsa.reproduce.paper import BEST_RUN_TABLES, PaperCell
 from boqsa.reproduce.protocol import differences, not_known, open_points, paper_protocol
 from boqsa.reproduce.rows import Row
-from boqsa.reproduce.standing import claim_lines, comparison_lines
+from boqsa.reproduce.standing import Claim, claims, comparison_lines
 
 __all__ = ["comparison_lines", "markdown_table"]
 
@@ -40,16 +41,21 @@ def markdown_table(
     rows = [row for row in rows if row[1:4] in {column[:3] for column in layout.columns}]
     methods = list(dict.fromkeys([*(cell.method for cell in paper_cells), *(row.method for row in rows)]))
     remarks = _Remarks()
+    best_run = any(cell.table in BEST_RUN_TABLES for cell in paper_cells)
+    ways = ways_to_choose(rows) or ["last"]
     parts = []
-    for way in ways_to_choose(rows) or ["last"]:
-        best_run = any(cell.table in BEST_RUN_TABLES for cell in paper_cells)
+    for way in ways:
         parts.append(_caption(item, way, paper_cells, best_run))
         for columns in _pages(layout.columns):
             blocks = [_block(column, way, rows, methods, paper_cells, best_run, remarks) for column in columns]
             parts.append(_grid(methods, blocks))
-        sentences = [*comparison_lines(rows, layout, way=way), *claim_lines(rows, layout, paper_cells, way=way)]
-        if sentences:
-            parts.append("\n".join(f"- {sentence}" for sentence in sentences))
+        standings = comparison_lines(rows, layout, way=way)
+        if standings:
+            parts.append("\n".join(f"- {sentence}" for sentence in standings))
+    made = claims(rows, layout, paper_cells, way=ways[0])
+    if made:
+        parts.append(_claims_caption(layout.first, ways[0]))
+        parts.append(_claims(made))
     under = [*remarks.sentences(), *_about_spreads(paper_cells), *notes]
     if under:
         parts.append("Notes:\n\n" + "\n".join(f"- {sentence}" for sentence in under))
@@ -62,17 +68,15 @@ def _caption(item: str, way: str, paper_cells: Sequence[PaperCell], best_run: bo
     if paper_cells:
         which = "its best run" if best_run else "in our units"
         ours = "our best seed" if best_run else "ours"
-        theirs = (
-            f"; beside it the paper's number ({which}), and {ours} minus the paper's where the protocol is the same"
-        )
+        theirs = f"; beside it the paper's number ({which}), and {ours} minus it where the protocol is the same"
     return f"**{item}, {SELECTIONS[way]}.** Mean ± sample standard deviation over seeds (how many){best}{theirs}."
 
 
 def _pages(columns: Sequence[Column]) -> list[list[Column]]:
-    """Columns in tables that a page has room for; those of a data set stay together."""
+    """Columns in tables that a page has room for; neighbours of one data set stay together."""
     pages: list[list[Column]] = []
-    for place in dict.fromkeys((column.dataset, column.condition) for column in columns):
-        together = [column for column in columns if (column.dataset, column.condition) == place]
+    for _, group in groupby(columns, key=lambda column: column.place):
+        together = list(group)
         if pages and len(pages[-1]) + len(together) <= _COLUMNS_A_TABLE:
             pages[-1] += together
         else:
@@ -113,7 +117,7 @@ def _paper_form(column: Column) -> str:
 def _ours(score: Score | None, column: Column, best_run: bool) -> str:
     if score is None:
         return NOTHING
-    digits, sign = column.digits(), direction(column.metric)
+    digits, sign = column.digits, direction(column.metric)
     best = f", best {score.best(sign):.{digits}f}" if best_run and sign else ""
     return f"{score.spread.text(digits)} ({score.spread.n}){best}"
 
@@ -128,9 +132,9 @@ def _theirs(cell: PaperCell | None, column: Column, remarks: "_Remarks") -> str:
     elif cell.note:
         remarks.add(f"The paper's number: {cell.note}", cell.method, where)
     if units.conversion and not cell.unit.startswith("percent"):
-        remarks.add(f"The paper's number is shown {units.conversion}; printed {cell.printed}", cell.method, where)
+        remarks.add(f"The paper's number is shown {units.conversion}", cell.method, f"{where}, printed {cell.printed}")
     if open_points(cell):
-        remarks.add(f"About {column.metric}: {open_points(cell)}")
+        remarks.add(f"In the metrics, {open_points(cell)}", column.metric)
     spread = "" if units.spread is None else f" ± {units.spread:.{units.decimals}f}"
     return f"{units.value:.{units.decimals}f}{spread}{' (?)' if cell.doubtful else ''}"
 
@@ -149,14 +153,51 @@ def _difference(
     if unknown:
         remarks.add(f"Not stated in the paper, so not compared: {', '.join(unknown)}", cell.method, column.name)
     value = score.best(direction(column.metric)) if best_run else score.spread.mean
-    return f"{value - cell.in_our_units().value:+.{column.digits()}f}"
+    return _signed(value - cell.in_our_units().value, column)
+
+
+def _signed(number: float, column: Column) -> str:
+    text = f"{number:+.{column.digits}f}"
+    return text[1:] if float(text) == 0 else text  # neither +0.000 nor -0.000
+
+
+def _claims_caption(first: str, way: str) -> str:
+    return (
+        f"**Is {first} better, at {SELECTIONS[way]}?** The verdict goes by the 95 % t-interval of the difference, not "
+        "corrected for the number of comparisons. Seeds of each method: as many as a two-sided 5 % test needs to see a "
+        "difference with 80 % power, at the spread observed here, of independent seeds."
+    )
+
+
+def _claims(made: Sequence[Claim]) -> str:
+    heading = ["better than", "in", "by", "95 % interval", "runs", "verdict", "seeds for that"]
+    with_paper = any(claim.in_paper is not None for claim in made)
+    lines = [heading + (["in the paper", "seeds for that"] if with_paper else [])]
+    for claim in made:
+        column, found = claim.column, claim.found
+        line = [
+            claim.other,
+            column.name,
+            _signed(found.mean, column),
+            found.interval.text(column.digits) if found.interval else NOTHING,
+            f"{len(found.seeds)} paired" if found.is_paired else " and ".join(map(str, found.n)),
+            found.verdict,
+            str(claim.seeds or NOTHING),
+        ]
+        theirs = NOTHING if claim.in_paper is None else _signed(claim.in_paper, column)
+        lines.append(line + ([theirs, str(claim.seeds_in_paper or NOTHING)] if with_paper else []))
+    return _lines_of(lines)
 
 
 def _grid(methods: Sequence[str], blocks: Sequence[dict[str, list[str]]]) -> str:
     columns = [(heading, cells) for block in blocks for heading, cells in block.items()]
-    lines = [["method", *(heading for heading, _ in columns)], ["---"] * (len(columns) + 1)]
-    lines += [[method, *(cells[at] for _, cells in columns)] for at, method in enumerate(methods)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    lines = [["method", *(heading for heading, _ in columns)]]
+    return _lines_of(lines + [[method, *(cells[at] for _, cells in columns)] for at, method in enumerate(methods)])
+
+
+def _lines_of(lines: list[list[str]]) -> str:
+    ruled = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in ruled)
 
 
 def _about_spreads(paper_cells: Sequence[PaperCell]) -> list[str]:
@@ -167,25 +208,29 @@ def _about_spreads(paper_cells: Sequence[PaperCell]) -> list[str]:
     ]
 
 
+_RANKS = ("(?)", "No difference", "Not stated", "The paper's number is shown", "In the metrics", "The paper's number")
+"""In this order remarks stand, by how they begin."""
+
+
 class _Remarks:
     """Sentences under a table, each once, with the cells that it is about."""
 
     def __init__(self) -> None:
         self._about: dict[str, dict[str, dict[str, None]]] = {}
 
-    def add(self, text: str, method: str = "", where: str = "") -> None:
-        """Say something of a method's cell; without one, of the table."""
-        about = self._about.setdefault(text, {})
-        if method:
-            about.setdefault(where, {})[method] = None
+    def add(self, text: str, subject: str, where: str = "") -> None:
+        """Say something of a subject, a method or a metric, in a column."""
+        self._about.setdefault(text, {}).setdefault(where, {})[subject] = None
 
     def sentences(self) -> list[str]:
-        """In the order of their first cell, those about doubts before all others."""
-        found = []
-        for text, about in self._about.items():
-            places: dict[tuple[str, ...], list[str]] = {}
-            for where, methods in about.items():
-                places.setdefault(tuple(methods), []).append(where)
-            told = "; ".join(f"{', '.join(methods)}: {', '.join(where)}" for methods, where in places.items())
-            found.append(f"{text}{f' ({told})' if told else ''}.")
-        return sorted(found, key=lambda sentence: not sentence.startswith("(?)"))
+        """In the order of `_RANKS`, and of their first cell."""
+        texts = [text for begin in _RANKS for text in self._about if text.startswith(begin)]
+        return [f"{text} ({_places(self._about[text])})." for text in dict.fromkeys(texts)]
+
+
+def _places(about: dict[str, dict[str, None]]) -> str:
+    """Subjects with the columns that they share, as `SA, QSA: dogs iou, dogs dice; I-SA: dogs iou`."""
+    places: dict[str, list[str]] = {}
+    for where, subjects in about.items():
+        places.setdefault(", ".join(subjects), []).append(where)
+    return "; ".join(f"{subjects}: {', '.join(where)}".removesuffix(": ") for subjects, where in places.items())
