@@ -133,11 +133,21 @@ def _show_plan(folder: Path, runs: list[PlannedRun], wrong: dict[str, str], *, a
     if as_json:
         print_json({"runs": plan, "hours_left": round(left, 2), "missing_data": wrong})
         return
+    by_recipe: dict[str, list[dict[str, Any]]] = {}
+    for run, entry in zip(runs, plan, strict=True):
+        by_recipe.setdefault(run.recipe.name, []).append(entry)
     rows = [
-        [entry["run"], f"{entry['data']} {entry['image_size']}px", f"{entry['done']}/{entry['steps']}", _hours(entry)]
-        for entry in plan
+        [
+            name,
+            entries[0]["steps"],
+            f"{sum(entry['done'] == entry['steps'] for entry in entries)} of {len(entries)}",
+            _hours(entries[0]),
+        ]
+        for name, entries in by_recipe.items()
     ]
-    print_table(f"{len(runs)} runs in {folder}", ["run", "data", "steps", "hours"], rows, first_whole=True)
+    print_table(f"{len(runs)} runs in {folder}", ["recipe", "steps", "done", "hours each"], rows, first_whole=True)
+    sizes = dict.fromkeys(f"{entry['data']} at {entry['image_size']}x{entry['image_size']}" for entry in plan)
+    print(f"Trained on {', '.join(sizes)}.")
     print(f"{left:.1f} hours are left, one run at a time on this machine; ~ is arithmetic, right within a factor of 3.")
     for sentence in wrong.values():
         print(f"missing: {sentence}")

@@ -5,7 +5,7 @@ OUT/ITEM.md     their means beside the paper's numbers
 OUT/ITEM*.png   the pictures
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +16,9 @@ from boqsa.atomic import write_text
 from boqsa.reproduce.drawings import draw
 from boqsa.reproduce.experiment import Experiment
 from boqsa.reproduce.layout import layout_of
-from boqsa.reproduce.measure import Found, take_looks
+from boqsa.reproduce.measure import Found, masks_of_kind, short_fingerprint, take_looks
 from boqsa.reproduce.paper import paper_cells
-from boqsa.reproduce.plan import Look, runs_of, with_those_before
+from boqsa.reproduce.plan import Look, runs_of, test_split, with_those_before
 from boqsa.reproduce.protocol import Protocol
 from boqsa.reproduce.rows import Row, read_rows, write_rows
 from boqsa.reproduce.scales import STAND_INS, Scale
@@ -79,7 +79,7 @@ def carry_out(
     out.mkdir(parents=True, exist_ok=True)
     for experiment in experiments:
         rows = [row for look, one in found if look.item == experiment.item for row in rows_of(look, one)]
-        rows += [_failed_row(look) for look in looks if look.item == experiment.item and _counts_failure(look, failed)]
+        rows += _failed_rows([look for look in looks if look.item == experiment.item], failed)
         written += _write(experiment, rows, out)
         written += draw(experiment, [pair for pair in found if pair[0].item == experiment.item], runs_folder, out)
     return Done(written, failed, False)
@@ -113,7 +113,7 @@ def rows_of(look: Look, found: Found) -> list[Row]:
                 images=found.images,
                 image_size=data.image_size,
                 slots=found.slots,
-                masks=found.masks,  # type: ignore[arg-type]
+                masks=found.masks,
                 metric=metric,
             ).text,
             value=values[metric],
@@ -124,24 +124,22 @@ def rows_of(look: Look, found: Found) -> list[Row]:
     ]
 
 
-def _counts_failure(look: Look, failed: dict[str, str]) -> bool:
-    return look.run.name in failed and "failed" in look.test.metrics
-
-
-def _failed_row(look: Look) -> Row:
-    """A run that stopped counts among those that failed, and has no other number."""
-    data, recipe = look.test.data, look.run.recipe
-    protocol = Protocol(
-        data=data.name,
-        variant=None,
-        split=None,
-        images=None,
-        image_size=data.image_size,
-        slots=recipe.model.num_slots,
-        masks=None,
-        metric="failed",
-    )
-    return Row(look.method, data.name, "failed", look.test.condition, recipe.seed, "last", protocol.text, 1.0)
+def _failed_rows(looks: Sequence[Look], failed: Mapping[str, str]) -> list[Row]:
+    """Runs that stopped count among those that failed, and have no other number."""
+    rows = []
+    for look in looks:
+        if look.run.name not in failed or "failed" not in look.test.metrics:
+            continue
+        recipe, dataset = look.run.recipe, test_split(look.test)
+        stopped = Found(
+            images=len(dataset),
+            variant=short_fingerprint(dataset),
+            slots=look.test.num_slots or recipe.model.num_slots,
+            masks=masks_of_kind(recipe.model.kind),
+            values={"last": {"failed": 1.0}},
+        )
+        rows += rows_of(look, stopped)
+    return rows
 
 
 def _write(experiment: Experiment, rows: list[Row], out: Path) -> list[Path]:
@@ -161,11 +159,10 @@ def _write(experiment: Experiment, rows: list[Row], out: Path) -> list[Path]:
 def _told(experiment: Experiment, rows: Sequence[Row]) -> str:
     """The tables of an item in Markdown: one for each table of the paper, or one where it has none."""
     stand_ins = {ours: theirs for theirs, several in STAND_INS.items() for ours in several}
-    first = next((arm.method for arm in experiment.arms if arm.method.startswith("BO-QSA")), "")
     parts = [f"# {experiment.title}\n"]
     for table in experiment.paper_tables or (0,):
         cells = paper_cells(table) if table else []
-        layout = layout_of(rows, cells, metrics=experiment.shown, stand_ins=stand_ins, first=first)
+        layout = layout_of(rows, cells, metrics=experiment.shown, stand_ins=stand_ins, first=experiment.first)
         parts.append(markdown_table(experiment.item, rows, layout, cells, notes=experiment.notes))
     return "\n".join(parts)
 

@@ -69,6 +69,8 @@ class Experiment:
     title: str
     """What it shows, in a line."""
     arms: tuple[Arm, ...]
+    first: str = ""
+    """Method that the paper claims to be better than the others; empty for no such claim."""
     paper_tables: tuple[int, ...] = ()
     """Tables of the paper whose cells stand beside."""
     shown: tuple[str, ...] = ()

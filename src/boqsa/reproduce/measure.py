@@ -29,6 +29,7 @@ from boqsa.recipes import EvaluateRecipe
 from boqsa.reproduce.binding import binding
 from boqsa.reproduce.experiment import BINDING_PREFIX, Test
 from boqsa.reproduce.plan import Look, test_split
+from boqsa.reproduce.protocol import Masks
 from boqsa.reproduce.separation import first_step, separation
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate, headline
@@ -50,8 +51,7 @@ class Found(NamedTuple):
     variant: str
     """The content of the data set: its fingerprint, shortened."""
     slots: int
-    masks: str
-    """"decoder" or "attention"."""
+    masks: Masks
     values: dict[str, dict[str, float]]
     """By the checkpoint's selection, then by metric."""
 
@@ -92,14 +92,24 @@ def look_at(folder: Path, test: Test) -> Found:
         values = {name: _values(folder, checkpoint, test, dataset, protocol) for name, checkpoint in names.items()}
     found = Found(
         images=len(dataset),
-        variant=dataset.manifest.fingerprint[:8],
+        variant=short_fingerprint(dataset),
         slots=test.num_slots or recipe.model.num_slots,
-        masks="decoder" if recipe.model.kind == "mixture" else "attention",
+        masks=masks_of_kind(recipe.model.kind),
         values=values,
     )
     path.parent.mkdir(exist_ok=True)
     write_text(path, json.dumps(without_nan({"identity": identity, "found": found._asdict()}), indent=1))
     return found
+
+
+def short_fingerprint(dataset: PackedDataset) -> str:
+    """Enough of it to tell contents apart."""
+    return dataset.manifest.fingerprint[:8]
+
+
+def masks_of_kind(kind: str) -> Masks:
+    """Whose masks are scored: a transformer model has none but those of attention."""
+    return "decoder" if kind == "mixture" else "attention"
 
 
 @contextmanager

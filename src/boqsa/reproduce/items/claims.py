@@ -32,6 +32,7 @@ def stability(scale: Scale) -> Experiment:
     return Experiment(
         item="stability",
         title="Stability: without warm-up, without clipping",
+        first="BO-QSA",
         arms=tuple(arms),
         notes=(
             "failed is 1 where training stopped at a loss that is not a number, or ended with a model whose verdict is "
