@@ -78,10 +78,12 @@ def carry_out(
     written = []
     out.mkdir(parents=True, exist_ok=True)
     for experiment in experiments:
-        rows = [row for look, one in found if look.item == experiment.item for row in rows_of(look, one)]
+        rows = [] if experiment.untrained is None else experiment.untrained()
+        rows += [row for look, one in found if look.item == experiment.item for row in rows_of(look, one)]
         rows += _failed_rows([look for look in looks if look.item == experiment.item], failed)
         written += _write(experiment, rows, out)
-        written += draw(experiment, [pair for pair in found if pair[0].item == experiment.item], runs_folder, out)
+        pairs = [pair for pair in found if pair[0].item == experiment.item]
+        written += draw(experiment, pairs, rows, runs_folder, out)
     return Done(written, failed, False)
 
 
@@ -159,12 +161,23 @@ def _write(experiment: Experiment, rows: list[Row], out: Path) -> list[Path]:
 def _told(experiment: Experiment, rows: Sequence[Row]) -> str:
     """The tables of an item in Markdown: one for each table of the paper, or one where it has none."""
     stand_ins = {ours: theirs for theirs, several in STAND_INS.items() for ours in several}
+    rows = _in_order(experiment, rows)
     parts = [f"# {experiment.title}\n"]
     for table in experiment.paper_tables or (0,):
         cells = paper_cells(table) if table else []
         layout = layout_of(rows, cells, metrics=experiment.shown, stand_ins=stand_ins, first=experiment.first)
         parts.append(markdown_table(experiment.item, rows, layout, cells, notes=experiment.notes))
     return "\n".join(parts)
+
+
+def _in_order(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
+    """Methods and conditions as the item has them; what it lacks, of an earlier version, comes last."""
+    places = {(arm.method, test.condition): 0 for arm in experiment.arms for test in arm.tests}
+    places = {key: place for place, key in enumerate(places)}
+    ordered = sorted(rows, key=lambda row: places.get((row.method, row.condition), len(places)))
+    if not experiment.varies_conditions:
+        return ordered
+    return [row._replace(method=f"{row.method} ({row.condition.replace(';', ', ')})", condition="") for row in ordered]
 
 
 def _trained_on(row: Row) -> str:

@@ -20,12 +20,14 @@ from boqsa.reproduce.figures import (
     attention_figure,
     grid_figure,
     iterations_figure,
+    mask_errors_figure,
     plane_figure,
     slots_figure,
 )
 from boqsa.reproduce.measure import Found
 from boqsa.reproduce.outputs import outputs
 from boqsa.reproduce.plan import Look, test_split
+from boqsa.reproduce.rows import Row
 from boqsa.reproduce.separation import first_step, separation, slot_plane
 
 Pairs = Sequence[tuple[Look, Found]]
@@ -38,12 +40,13 @@ _IN_A_PLANE = 60
 _SCORE = {"multi_object": ("ari_fg", "ARI-FG"), "foreground": ("iou", "IoU"), "instances": ("ap", "AP")}
 
 
-def draw(experiment: Experiment, pairs: Pairs, runs_folder: Path, out: Path) -> list[Path]:
+def draw(experiment: Experiment, pairs: Pairs, rows: Sequence[Row], runs_folder: Path, out: Path) -> list[Path]:
     """Draw every picture of an item that its runs allow.
 
     Args:
         experiment: The item.
         pairs: Its looks at finished runs.
+        rows: Its rows.
         runs_folder: Where the runs are.
         out: Where the pictures go, as ITEM_WHAT.png.
 
@@ -52,7 +55,8 @@ def draw(experiment: Experiment, pairs: Pairs, runs_folder: Path, out: Path) -> 
     """
     written = []
     for kind in experiment.figures:
-        for what, picture in _KINDS[kind](pairs, runs_folder).items():
+        pictures = {"curves": mask_errors_figure(rows)} if kind == "mask_errors" else _KINDS[kind](pairs, runs_folder)
+        for what, picture in pictures.items():
             path = out / f"{experiment.item}_{what}.png"
             save_png(path, picture)
             written.append(path)

@@ -4,10 +4,12 @@
 plan can be shown, counted and compared before anything runs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from boqsa.recipes import DataRecipe, Recipe
+from boqsa.reproduce.rows import Row
 
 Probe = Literal["scores", "separation", "binding"]
 """How a model is looked at. scores: `boqsa.training.evaluate`; separation: initial and updated slots (Figure 3);
@@ -73,8 +75,12 @@ class Experiment:
     """Method that the paper claims to be better than the others; empty for no such claim."""
     paper_tables: tuple[int, ...] = ()
     """Tables of the paper whose cells stand beside."""
+    varies_conditions: bool = False
+    """Whether conditions are what is compared: the Markdown table then has a row for each."""
     shown: tuple[str, ...] = ()
     """Metrics of the Markdown table; none means those of the paper's table, or all. The CSV has all in any case."""
+    untrained: Callable[[], list[Row]] | None = None
+    """Makes the rows of an item that needs no runs."""
     figures: tuple[str, ...] = ()
     """Kinds of pictures, as `boqsa.reproduce.drawings` knows them."""
     notes: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
     iterations  Figure 2: scores against test-time iterations
     plane       Figure 3: slots before and after one iteration, in one plane
     attention   Figure 4: where each slot looks, on its own data set and on another
+    mask_errors what metrics make of masks that spill into the background
     slots       Figure 6: what each slot paints
     grid        Figures 1, 7 to 17: input, reconstruction, truth, prediction
 
@@ -12,6 +13,7 @@ Nothing here runs a model: `boqsa.reproduce.outputs` does. `boqsa.reports.save_p
 from boqsa.reproduce.figures.attention import AttentionSet, attention_figure
 from boqsa.reproduce.figures.grid import background_slot, grid_figure
 from boqsa.reproduce.figures.iterations import iterations_figure, share_kept
+from boqsa.reproduce.figures.mask_errors import mask_errors_figure
 from boqsa.reproduce.figures.plane import Panel, plane_figure
 from boqsa.reproduce.figures.slots import slots_figure
 
@@ -22,6 +24,7 @@ __all__ = [
     "background_slot",
     "grid_figure",
     "iterations_figure",
+    "mask_errors_figure",
     "plane_figure",
     "share_kept",
     "slots_figure",
