@@ -26,6 +26,9 @@ from boqsa.reproduce.tables import markdown_table
 from boqsa.training.sweep import Engine, LocalEngine, run_plan, write_plan
 from boqsa.training.sweep.display import SweepDisplay
 
+_LOOKERS = 1
+"""Least number of processes that take looks; 0 takes them in this process."""
+
 
 class Done(NamedTuple):
     """What came of it."""
@@ -74,7 +77,11 @@ def carry_out(
         if end.stopped:
             return Done([], end.failed, True)
         failed = end.failed
-    found = _found(runs_folder, [look for look in looks if look.run.name not in failed], workers=at_once or 1)
+    found = _found(
+        runs_folder,
+        [look for look in looks if look.run.name not in failed],
+        workers=max(at_once or 1, 1) if _LOOKERS else 0,
+    )
     written = []
     out.mkdir(parents=True, exist_ok=True)
     for experiment in experiments:

@@ -184,11 +184,14 @@ def _binding(model: nn.Module, dataset: PackedDataset, test: Test) -> dict[str, 
     count = min(_BINDING_IMAGES, len(dataset))
     scenes = scene_parameters(dataset, count, seed=test.data.scene_seed) if test.data.name == "scenes" else None
     values: dict[str, float] = {}
+    matched = 0.0
     for found in binding(model, dataset, count=count, scenes=scenes):
         values |= {
             f"{BINDING_PREFIX}{found.attribute}": found.mutual_information,
             f"{BINDING_PREFIX}{found.attribute}_chance": found.baseline,
         }
+        matched = found.pairs / found.objects
+    values[f"{BINDING_PREFIX}matched"] = matched
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 

@@ -1,0 +1,184 @@
+"""Every item from nothing to its files, on a toy budget; and what is done already."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from boqsa.data import builtin
+from boqsa.data.packing import write_packed
+from boqsa.data.scenes import SceneSettings, render_scenes
+from boqsa.reproduce import carry_out as carry_out_module
+from boqsa.reproduce.carry_out import Done, carry_out
+from boqsa.reproduce.items import ITEMS, build
+from boqsa.reproduce.measure import look_at
+from boqsa.reproduce.plan import data_needed, looks_of, placed, require_data, runs_of
+from boqsa.reproduce.rows import read_rows
+from boqsa.reproduce.scales import SMALL, task_of
+from boqsa.training.sweep import PlannedRun
+from boqsa.training.sweep.engine import Ended, Outcome
+from boqsa.training.sweep.worker import work_on
+
+TOY = {
+    "train.steps": "2",
+    "train.batch_size": "2",
+    "train.evaluate_every": "2",
+    "train.checkpoint_every": "2",
+    "model.slot_size": "8",
+    "model.mlp_size": "8",
+    "data.scene_count": "4",
+}
+"""A network and a budget that only show that everything fits together."""
+
+DATA = (
+    *("flowers17", "weizmann_horses", "birds", "dogs", "cars", "flowers"),
+    *("objectsroom", "clevrtex_full", "clevrtex_outd", "clevrtex_camo", "ptr", "ycb", "scannet", "coco"),
+)
+
+
+@dataclass
+class _Ended:
+    end: Ended
+
+    def poll(self) -> Ended:
+        return self.end
+
+
+class InProcess:
+    """An engine without processes; runs whose name holds `broken` break."""
+
+    at_once = 1
+    stops_jobs = True
+
+    def __init__(self, broken: str | None = None) -> None:
+        self.broken = broken
+        self.started: list[str] = []
+
+    def start(self, sweep: Path, run: PlannedRun, *, evaluate: bool) -> _Ended:
+        self.started.append(run.name)
+        if self.broken is not None and self.broken in run.name:
+            return _Ended(Ended(Outcome.REFUSED, "the loss is not a number"))
+        return _Ended(work_on(sweep, run, evaluate=evaluate))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Eight rendered scenes a split in place of every data set, and few built-in ones."""
+    folder = tmp_path_factory.mktemp("reproduce")
+    scenes = render_scenes(8, seed=3, settings=SceneSettings(image_size=32))
+    images, masks = scenes.image[:, 0], scenes.mask[:, 0]
+    for name in DATA:
+        foreground = task_of(name) == "foreground"
+        labels = np.minimum(masks, 1) if foreground else masks
+        splits = dict.fromkeys(("train", "val", "test"), (images, labels))
+        task = "foreground" if foreground else "multi-object"
+        write_packed(
+            folder / "data" / name, splits, name=name, source="drawn", licence="none", task=task, split_rule="all"
+        )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("BOQSA_CACHE", str(folder / "cache"))
+        patched.setattr(builtin, "TEST_SCENES", 8)
+        patched.setattr(builtin, "VALIDATION_SCENES", 4)
+        patched.setattr(builtin, "_STARTS", {"test": 0, "val": 8, "train": 12})
+        # One image is looked at a time where slots are laid out in a plane; looks stay in this process.
+        patched.setattr(carry_out_module, "_LOOKERS", 0)
+        yield folder
+
+
+def ask(
+    place: Path,
+    *names: str,
+    out: str = "out",
+    engine: InProcess | None = None,
+    datasets: tuple[str, ...] = (),
+    seeds: tuple[int, ...] = (0,),
+) -> Done:
+    experiments = placed([build(name, SMALL) for name in names], root=place / "data", fields=TOY, datasets=datasets)
+    looks = looks_of(experiments, seeds)
+    require_data(data_needed(looks))
+    return carry_out(
+        experiments, looks, runs_folder=place / "runs", out=place / out, scale=SMALL, engine=engine or InProcess()
+    )
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_an_item_writes_its_rows_its_table_and_its_pictures(place: Path, name: str) -> None:
+    done = ask(place, name)
+    assert not done.failed
+    experiment = build(name, SMALL)
+    table = place / "out" / f"{name}.csv"
+    rows = read_rows(table)
+    asked = {(arm.method, test.data.name, test.condition) for arm in experiment.arms for test in arm.tests}
+    assert {(row.method, row.dataset, row.condition) for row in rows} >= asked
+    text = (place / "out" / f"{name}.md").read_text()
+    assert text.startswith(f"# {experiment.title}\n")
+    for arm in experiment.arms:
+        assert arm.method in text
+    pictures = [path for path in done.written if path.suffix == ".png"]
+    assert bool(pictures) == bool(experiment.figures)
+    for picture in pictures:
+        assert min(Image.open(picture).size) > 50
+
+
+def test_what_is_done_is_not_done_again_and_what_was_deleted_comes_back_bit_for_bit(place: Path) -> None:
+    ask(place, "figure6")
+    before = (place / "out" / "figure6.csv").read_bytes()
+    again = InProcess()
+    ask(place, "figure6", engine=again)
+    assert not again.started
+    assert (place / "out" / "figure6.csv").read_bytes() == before
+    gone = next(path for path in (place / "runs").iterdir() if "bo_qsa,consistency" in path.name)
+    shutil.rmtree(gone)
+    (place / "out" / "figure6.csv").unlink()
+    ask(place, "figure6", engine=again)
+    assert again.started == [gone.name]
+    assert (place / "out" / "figure6.csv").read_bytes() == before
+
+
+def test_a_run_that_fails_is_told_and_counts_as_failed(place: Path) -> None:
+    done = ask(place, "stability", out="broken", engine=InProcess(broken="_i_sa,clip_norm=0"), seeds=(7,))
+    assert len(done.failed) == 2
+    rows = [row for row in read_rows(place / "broken" / "stability.csv") if row.method == "I-SA"]
+    failed = {row.condition: row.value for row in rows if row.metric == "failed"}
+    assert failed["warmup=on;clipping=off"] == failed["warmup=off;clipping=off"] == 1
+    assert len(failed) == 4
+    scored = {row.condition for row in rows if row.metric == "ari_fg"}
+    assert scored == {"warmup=on;clipping=on", "warmup=off;clipping=on"}
+
+
+def test_data_sets_that_are_left_out_keep_their_rows(place: Path) -> None:
+    ask(place, "table7", out="parts")
+    all_of_it = (place / "parts" / "table7.csv").read_bytes()
+    ask(place, "table7", out="parts", datasets=("scenes",))
+    assert (place / "parts" / "table7.csv").read_bytes() == all_of_it
+
+
+def test_a_look_is_taken_again_when_the_data_changes(place: Path, tmp_path: Path) -> None:
+    (experiment,) = placed([build("figure8", SMALL)], root=place / "data", fields=TOY)
+    look = looks_of([experiment], [0])[0]
+    ask(place, "figure8")
+    folder = look.run.folder(place / "runs")
+    before = look_at(folder, look.test)
+    scenes = render_scenes(8, seed=4, settings=SceneSettings(image_size=32))
+    other = dict.fromkeys(("train", "val", "test"), (scenes.image[:, 0], scenes.mask[:, 0]))
+    words = {"name": "objectsroom", "source": "drawn", "licence": "none", "split_rule": "all"}
+    write_packed(tmp_path / "objectsroom", other, task="multi-object", **words)
+    from dataclasses import replace
+
+    moved = replace(look.test, data=replace(look.test.data, root=str(tmp_path / "objectsroom")))
+    after = look_at(folder, moved)
+    assert after.variant != before.variant
+    assert after.values["last"] != before.values["last"]
+    assert look_at(folder, look.test) == before
+
+
+def test_items_share_their_runs(place: Path) -> None:
+    ask(place, "table7")
+    again = InProcess()
+    ask(place, "figure2", "figure3", "figure1", engine=again)
+    assert not again.started
+    assert runs_of(looks_of([build("figure2", SMALL)], [0]))

@@ -1,0 +1,144 @@
+"""Every item at both scales: what it plans, and that no two things share a name."""
+
+from pathlib import Path
+
+import pytest
+
+from boqsa.errors import InputError, RecipeError
+from boqsa.inference.load import build_model
+from boqsa.reproduce.experiment import Experiment
+from boqsa.reproduce.items import ITEMS, build
+from boqsa.reproduce.paper import paper_cells
+from boqsa.reproduce.plan import data_needed, looks_of, missing, placed, require_data, runs_of, with_those_before
+from boqsa.reproduce.scales import PAPER, SCALES, SMALL, Scale, task_of
+from boqsa.training.sweep import write_plan
+
+EVERYWHERE = [pytest.param(name, scale, id=f"{name}-{scale.name}") for name in ITEMS for scale in SCALES.values()]
+
+
+@pytest.mark.parametrize(("name", "scale"), EVERYWHERE)
+def test_an_item_is_what_it_is_called_and_plans_runs(name: str, scale: Scale) -> None:
+    experiment = build(name, scale)
+    assert experiment.item == name
+    assert experiment.arms or experiment.untrained is not None
+    for arm in experiment.arms:
+        assert arm.tests
+        assert arm.recipe.evaluate.task == task_of(arm.recipe.data.name)
+        assert not arm.recipe.data.root
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=str)
+def test_a_row_is_told_from_every_other(scale: Scale) -> None:
+    for name in ITEMS:
+        looks = looks_of([build(name, scale)], [0])
+        keys = [
+            (look.method, look.test.data.name, look.test.condition, look.test.probe, look.run.recipe.data.name)
+            for look in looks
+        ]
+        assert len(set(keys)) == len(keys), name
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=str)
+def test_runs_that_compute_the_same_are_one(scale: Scale) -> None:
+    from dataclasses import replace
+
+    runs = runs_of(looks_of([build(name, scale) for name in ITEMS], [0]))
+    assert len({run.name for run in runs}) == len(runs)
+    nameless = {replace(run.recipe, name="any").hash for run in runs}
+    assert len(nameless) == len(runs), "two recipes differ in nothing but their name"
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=str)
+def test_every_recipe_of_every_item_builds(scale: Scale) -> None:
+    shapes = {}
+    for run in runs_of(looks_of([build(name, scale) for name in ITEMS], [0])):
+        shapes[run.recipe.model, run.recipe.data.image_size] = run.recipe
+    for recipe in shapes.values():
+        assert sum(weights.numel() for weights in build_model(recipe).parameters()) > 1_000
+
+
+@pytest.mark.parametrize("table", [1, 2, 3, 4, 5, 6, 7, 8, 14, 15, 16, 17, 18])
+def test_the_methods_of_a_table_are_the_papers(table: int) -> None:
+    ours = {arm.method for arm in build(f"table{table}", PAPER).arms}
+    theirs = {cell.method for cell in paper_cells(table)}
+    assert ours <= theirs
+    quoted = {1: 3, 2: 3, 4: 4, 5: 6, 6: 3}  # rows of other publications, which no recipe of ours makes
+    assert len(theirs - ours) == quoted.get(table, 0)
+
+
+@pytest.mark.parametrize("table", [1, 2, 3, 4, 5, 7, 8, 14, 15, 16, 17, 18])
+def test_the_data_sets_of_a_table_are_the_papers(table: int) -> None:
+    ours = set()
+    for arm in build(f"table{table}", PAPER).arms:
+        for test in arm.tests:
+            source = arm.recipe.data.name
+            ours |= {test.data.name, f"{source}->{test.data.name}"}
+    assert {cell.dataset for cell in paper_cells(table)} <= ours
+
+
+def test_all_methods_of_the_small_scale_share_their_setting() -> None:
+    """No method gets a setting that the others do not."""
+    for dataset in ("scenes", "flowers17", "weizmann_horses"):
+        arms = [arm for arm in build("table7", SMALL).arms if arm.recipe.data.name == dataset]
+        assert len(arms) == 6
+        assert len({arm.recipe.train for arm in arms}) == 1
+        assert len({(arm.recipe.model.num_slots, arm.recipe.model.iterations) for arm in arms}) == 1
+
+
+def test_an_unknown_item_is_refused_with_those_there_are() -> None:
+    with pytest.raises(InputError, match=r"no item .table9..*table1, table2"):
+        build("table9", SMALL)
+    with pytest.raises(InputError, match="3D"):
+        build("table19", SMALL)
+
+
+def of(name: str, scale: Scale = SMALL) -> Experiment:
+    return build(name, scale)
+
+
+def test_data_is_placed_by_name_and_scenes_need_none(tmp_path: Path) -> None:
+    (experiment,) = placed([of("table7")], root=tmp_path)
+    roots = {arm.recipe.data.name: arm.recipe.data.root for arm in experiment.arms}
+    assert roots == {
+        "scenes": None,
+        "flowers17": f"{tmp_path}/flowers17",
+        "weizmann_horses": f"{tmp_path}/weizmann_horses",
+    }
+
+
+def test_missing_data_is_named_at_once(tmp_path: Path) -> None:
+    needed = data_needed(looks_of(placed([of("table7")], root=tmp_path), [0]))
+    assert list(missing(needed)) == ["flowers17", "weizmann_horses"]
+    with pytest.raises(InputError, match=r"flowers17.*weizmann_horses.*--datasets"):
+        require_data(needed)
+    without_root = missing(data_needed(looks_of(placed([of("table7")], root=None), [0])))
+    assert "--data.root DIR" in without_root["flowers17"]
+
+
+def test_data_sets_can_be_left_out_but_not_all() -> None:
+    (experiment,) = placed([of("table7")], root=None, datasets=["scenes"])
+    assert {arm.recipe.data.name for arm in experiment.arms} == {"scenes"}
+    with pytest.raises(InputError, match="table7 trains on flowers17, weizmann_horses, scenes, not on coco"):
+        placed([of("table7")], root=None, datasets=["coco"])
+
+
+def test_fields_hold_for_all_recipes_and_tests() -> None:
+    (experiment,) = placed([of("figure2")], root=None, fields={"train.steps": "2"})
+    assert {arm.recipe.train.steps for arm in experiment.arms} == {2}
+    with pytest.raises(RecipeError, match=r"train\.stepz"):
+        placed([of("figure2")], root=None, fields={"train.stepz": "2"})
+
+
+def test_looks_come_seed_by_seed() -> None:
+    looks = looks_of([of("table6"), of("table7")], [5, 3])
+    seeds = [look.run.recipe.seed for look in looks]
+    assert seeds == sorted(seeds, reverse=True)
+
+
+def test_a_plan_keeps_the_runs_of_other_items(tmp_path: Path) -> None:
+    first = runs_of(looks_of(placed([of("table7")], root=None, datasets=["scenes"]), [0]))
+    write_plan(tmp_path / "runs", first)
+    second = runs_of(looks_of([of("figure6")], [0]))
+    both = with_those_before(tmp_path / "runs", second)
+    assert {run.name for run in both} == {run.name for run in (*first, *second)}
+    assert len(both) < len(first) + len(second)  # BO-QSA and SA serve both
