@@ -131,7 +131,7 @@ def test_what_is_done_is_not_done_again_and_what_was_deleted_comes_back_bit_for_
     ask(place, "figure6", engine=again)
     assert not again.started
     assert (place / "out" / "figure6.csv").read_bytes() == before
-    gone = next(path for path in (place / "runs").iterdir() if "bo_qsa,consistency" in path.name)
+    gone = next(path for path in (place / "runs").iterdir() if "consistency_weight=0.01_" in path.name)
     shutil.rmtree(gone)
     (place / "out" / "figure6.csv").unlink()
     ask(place, "figure6", engine=again)

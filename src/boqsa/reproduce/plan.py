@@ -59,12 +59,11 @@ def placed(
 
 
 def _placed(arm: Arm, root: str | Path | None, fields: Mapping[str, str]) -> Arm:
-    recipe = with_fields(arm.recipe, fields) if fields else arm.recipe
-    tests = []
-    for test in arm.tests:
-        size = replace(test.data, image_size=recipe.data.image_size)
-        tests.append(replace(test, data=_with_root(size, root)))
-    return replace(arm, recipe=replace(recipe, data=_with_root(recipe.data, root)), tests=tuple(tests))
+    def data_of(data: DataRecipe) -> DataRecipe:
+        return _with_root(with_fields(replace(arm.recipe, data=data), fields).data, root)
+
+    recipe = replace(with_fields(arm.recipe, fields), data=data_of(arm.recipe.data))
+    return replace(arm, recipe=recipe, tests=tuple(replace(test, data=data_of(test.data)) for test in arm.tests))
 
 
 def _with_root(data: DataRecipe, root: str | Path | None) -> DataRecipe:

@@ -218,8 +218,11 @@ def _one(recipe: Recipe, method: str, condition: str) -> Arm:
 
 def _count_test(recipe: Recipe, objects: tuple[int, int], slots: int) -> Test:
     """Held-out scenes with so many objects, and so many slots."""
+    data = recipe.data
+    if objects != data.scene_objects:
+        data = replace(data, scene_objects=objects, scene_count=1)  # nothing is trained on them
     return Test(
-        data=replace(recipe.data, scene_objects=objects),
+        data=data,
         task="multi_object",
         metrics=METRICS_OF_TASK["multi_object"],
         condition=f"objects={objects[0]}-{objects[1]};slots={slots}",

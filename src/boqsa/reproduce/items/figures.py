@@ -140,8 +140,8 @@ def figure6(scale: Scale) -> Experiment:
         figures=("slots",),
         notes=(
             "binding_<attribute> is the normalised mutual information of slot and attribute over matched objects; "
-            "_chance is its mean with slots permuted within each image. binding_matched is the share of true objects that "
-            "a slot covers with an IoU of 0.5 or more. SA is the control without fixed slots.",
+            "_chance is its mean with slots permuted within each image. binding_matched is the share of true objects "
+            "that a slot covers with an IoU of 0.5 or more. SA is the control without fixed slots.",
         ),
     )
 
