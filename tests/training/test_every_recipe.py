@@ -1,0 +1,41 @@
+"""Every recipe of the catalog prints, builds and takes two steps on the CPU."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from boqsa.inference.load import build_model
+from boqsa.recipes import RECIPES, Recipe, get_recipe
+from boqsa.training.step import TrainStep
+
+
+class _Noise:
+    """Two random images."""
+
+    def __init__(self, size: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, indices: object) -> Tensor:
+        return self.images[np.asarray(indices)]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_prints_builds_and_takes_two_steps(name: str) -> None:
+    recipe = get_recipe(name)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    train = replace(recipe.train, batch_size=1, accumulate=1, warmup_steps=0, device="cpu", threads=1)
+    torch.manual_seed(0)
+    step = TrainStep(replace(recipe, train=train), build_model(recipe))
+    images = _Noise(recipe.data.image_size)
+    before = [weights.detach().clone() for weights in step.plain_model.parameters()]
+    results = [step(images, number) for number in range(2)]
+    assert all(bool(result.is_finite) for result in results)
+    moved = [not torch.equal(old, new) for old, new in zip(before, step.plain_model.parameters(), strict=True)]
+    assert sum(moved) > 0.9 * len(moved)
