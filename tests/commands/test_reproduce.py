@@ -1,0 +1,99 @@
+"""`boqsa reproduce`: what is typed, what is refused in one line, what a plan says."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from boqsa.commands import main
+from boqsa.commands import reproduce as reproduce_command
+from boqsa.reproduce import hours
+from boqsa.reproduce.items import ITEMS
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing lands in the checkout, and no plan measures this machine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hours, "_arithmetic", lambda recipe: 3600.0)
+
+
+def told(capsys: pytest.CaptureFixture[str], *typed: str) -> str:
+    assert main(["reproduce", *typed]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+@pytest.mark.parametrize("item", ITEMS)
+def test_every_item_can_be_planned_at_both_scales(item: str, scale: str, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = json.loads(told(capsys, item, "--scale", scale, "--seeds", "0", "--dry-run", "--json"))
+    assert bool(plan["runs"]) == (item != "mask_errors")
+    assert plan["hours_left"] == pytest.approx(len(plan["runs"]))
+    for run in plan["runs"]:
+        assert run["steps"] == (250_000 if scale == "paper" else run["steps"])
+        assert run["done"] == 0
+
+
+def test_all_means_all_and_shares_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = json.loads(told(capsys, "all", "--seeds", "0", "1", "--dry-run", "--json"))
+    names = [run["run"] for run in plan["runs"]]
+    assert len(set(names)) == len(names)
+    assert len(names) % 2 == 0
+    assert {"flowers17", "weizmann_horses", "coco"} <= set(plan["missing_data"])
+
+
+def test_a_plan_for_people_names_recipes_hours_and_missing_data(capsys: pytest.CaptureFixture[str]) -> None:
+    text = told(capsys, "table7", "--seeds", "0", "1", "--dry-run")
+    assert "36 runs in runs-reproduce/small" in text
+    assert "scenes_mixture_32px_bo_qsa" in text
+    assert "~1.00" in text
+    assert "0 of 2" in text
+    assert "36.0 hours are left" in text
+    assert "missing: flowers17 is needed at 32x32: pass --data.root DIR" in text
+
+
+def test_hours_of_a_recipe_that_was_run_are_those_it_took(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = {"scenes_mixture_32px_bo_qsa_seed0": 1800.0}
+    monkeypatch.setattr(hours, "_seconds_taken", lambda folder: taken.get(folder.name.rpartition("_")[0]))
+    plan = json.loads(told(capsys, "figure6", "--seeds", "0", "1", "--dry-run", "--json"))
+    measured = {run["run"].rpartition("_")[0]: run["hours"] for run in plan["runs"] if run["hours_measured"]}
+    assert measured == dict.fromkeys(["scenes_mixture_32px_bo_qsa_seed0", "scenes_mixture_32px_bo_qsa_seed1"], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ([], "name at least one item"),
+        (["table9"], "there is no item 'table9'; choose among table1"),
+        (["table19"], "Table 19 is of the 3D models"),
+        (["table7", "--seeds", "0", "0"], "--seeds is 0 0; give different numbers"),
+        (["table7", "--seeds", "-1"], "--seeds is -1"),
+        (["table7", "--workers", "0"], "--workers is 0"),
+        (["table7", "--retries", "-1"], "--retries is -1"),
+        (["table7", "--scale", "large"], "large"),
+        (["table7", "--train.stepz", "3"], "no field train.stepz; did you mean train.steps?"),
+        (["table7", "--datasets", "coco"], "table7 trains on flowers17, weizmann_horses, scenes, not on coco"),
+        (["table7"], "flowers17 is needed at 32x32"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(typed: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", *typed]) == 2
+    said = capsys.readouterr().err.strip()
+    assert words in said
+    assert "\n" not in said
+    assert not list(Path().iterdir())
+
+
+def test_changed_fields_have_results_of_their_own() -> None:
+    assert reproduce_command._folder_name("small", {}) == "small"
+    assert reproduce_command._folder_name("small", {"train.steps": "2", "data.scene_count": "4"}) == (
+        "small,data.scene_count=4,train.steps=2"
+    )
+
+
+def test_an_item_without_training_is_written_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    written = told(capsys, "mask_errors").split()
+    assert written == [f"results/small/mask_errors{end}" for end in (".csv", ".md", "_curves.png")]
+    assert all(Path(path).is_file() for path in written)
