@@ -12,7 +12,6 @@ from PIL import Image
 from boqsa.data import builtin
 from boqsa.data.packing import write_packed
 from boqsa.data.scenes import SceneSettings, render_scenes
-from boqsa.reproduce import carry_out as carry_out_module
 from boqsa.reproduce.carry_out import Done, carry_out
 from boqsa.reproduce.items import ITEMS, build
 from boqsa.reproduce.measure import look_at
@@ -84,8 +83,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patched.setattr(builtin, "TEST_SCENES", 8)
         patched.setattr(builtin, "VALIDATION_SCENES", 4)
         patched.setattr(builtin, "_STARTS", {"test": 0, "val": 8, "train": 12})
-        # One image is looked at a time where slots are laid out in a plane; looks stay in this process.
-        patched.setattr(carry_out_module, "_LOOKERS", 0)
         yield folder
 
 
@@ -101,7 +98,7 @@ def ask(
     looks = looks_of(experiments, seeds)
     require_data(data_needed(looks))
     return carry_out(
-        experiments, looks, runs_folder=place / "runs", out=place / out, scale=SMALL, engine=engine or InProcess()
+        experiments, looks, runs_folder=place / "runs", out=place / out, engine=engine or InProcess(), lookers=0
     )
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,9 +10,10 @@ import tyro
 
 from boqsa.commands import STOPPED
 from boqsa.commands.arguments import parse, print_json, print_table
-from boqsa.commands.sweep import split_fields
+from boqsa.commands.sweep import engine_for, split_fields
 from boqsa.errors import InputError, RecipeError
-from boqsa.training.sweep import PlannedRun, state_of_planned
+from boqsa.training.sweep import PlannedRun, SlurmSettings, state_of_planned
+from boqsa.training.sweep.local import cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,13 @@ class Reproduce:
     """Where the runs go, below a folder of the scale; one folder serves all items."""
     workers: int | None = None
     """Runs at a time; by default 2 at the small scale, else one for each GPU or as many as cores."""
+    threads_per_worker: int | None = None
+    """CPU threads of a run where its recipe names no number; by default the cores are divided."""
     retries: int = 1
     """How often a run that broke is started again."""
+    engine: Literal["local", "slurm"] = "local"
+    """Processes of this machine, or jobs of SLURM (`pip install 'boqsa[slurm]'`). Scores are taken on this machine."""
+    slurm: SlurmSettings = field(default_factory=SlurmSettings)
     dry_run: bool = False
     """Show the runs, the data they need and the hours they take, and do nothing."""
     json: bool = False
@@ -75,13 +81,20 @@ def main(arguments: list[str]) -> int:
 
     from boqsa.reproduce.carry_out import carry_out
 
+    workers = chosen.workers or (scale.at_once if chosen.engine == "local" else None)
+    runs = runs_of(looks)
+    engine = (
+        engine_for(chosen.engine, chosen.slurm, folder, runs, workers=workers, threads=chosen.threads_per_worker)
+        if runs
+        else None
+    )
     done = carry_out(
         experiments,
         looks,
         runs_folder=folder,
         out=chosen.out / _folder_name(chosen.scale, fields),
-        scale=scale,
-        workers=chosen.workers,
+        engine=engine,
+        lookers=workers or cores(),
         retries=chosen.retries,
     )
     if chosen.json:
@@ -102,7 +115,11 @@ def _check(chosen: Reproduce) -> None:
         raise InputError("name at least one item, as `boqsa reproduce table7`; `boqsa reproduce --help` lists them.")
     if not chosen.seeds or min(chosen.seeds) < 0 or len(set(chosen.seeds)) < len(chosen.seeds):
         raise RecipeError(f"--seeds is {' '.join(map(str, chosen.seeds))}; give different numbers, 0 or more.")
-    for name, value, least in (("workers", chosen.workers, 1), ("retries", chosen.retries, 0)):
+    for name, value, least in (
+        ("workers", chosen.workers, 1),
+        ("threads-per-worker", chosen.threads_per_worker, 1),
+        ("retries", chosen.retries, 0),
+    ):
         if value is not None and value < least:
             raise RecipeError(f"--{name} is {value}; it must be at least {least}.")
 

@@ -99,7 +99,9 @@ def main(arguments: list[str]) -> int:
     if chosen.dry_run:
         _show_plan(sweep, runs, as_json=chosen.json)
         return 0
-    engine = _engine(chosen, sweep, runs)
+    engine = engine_for(
+        chosen.engine, chosen.slurm, sweep, runs, workers=chosen.workers, threads=chosen.threads_per_worker
+    )
     added = write_plan(sweep, runs)
     if 0 < len(added) < len(runs):
         print(f"{sweep} had {len(runs) - len(added)} runs; {len(added)} are new.", file=sys.stderr)
@@ -162,12 +164,21 @@ def _plan(chosen: Sweep, fixed: dict[str, str]) -> tuple[Path, list[PlannedRun]]
     return chosen.out, make_plan(recipes, seeds=chosen.seeds, vary=vary, fixed=fixed)
 
 
-def _engine(chosen: Sweep, sweep: Path, runs: Sequence[PlannedRun]) -> Engine:
-    if chosen.engine == "slurm":
-        return SlurmEngine(sweep, chosen.slurm, at_once=chosen.workers or 0)
+def engine_for(
+    kind: Literal["local", "slurm"],
+    slurm: SlurmSettings,
+    sweep: Path,
+    runs: Sequence[PlannedRun],
+    *,
+    workers: int | None,
+    threads: int | None,
+) -> Engine:
+    """Where runs are trained, as it was typed."""
+    if kind == "slurm":
+        return SlurmEngine(sweep, slurm, at_once=workers or 0)
     use_gpus = any(run.recipe.train.device in ("auto", "cuda") for run in runs)
-    threads = chosen.threads_per_worker or max(run.recipe.train.threads for run in runs) or None
-    return LocalEngine(len(runs), workers=chosen.workers, threads=threads, use_gpus=use_gpus)
+    threads = threads or max(run.recipe.train.threads for run in runs) or None
+    return LocalEngine(len(runs), workers=workers, threads=threads, use_gpus=use_gpus)
 
 
 def _show_plan(sweep: Path, runs: Sequence[PlannedRun], *, as_json: bool) -> None:

@@ -15,19 +15,17 @@ from rich.progress import Progress
 from boqsa.atomic import write_text
 from boqsa.reproduce.drawings import draw
 from boqsa.reproduce.experiment import Experiment
+from boqsa.reproduce.findings import finding_lines
 from boqsa.reproduce.layout import layout_of
 from boqsa.reproduce.measure import Found, masks_of_kind, short_fingerprint, take_looks
 from boqsa.reproduce.paper import paper_cells
 from boqsa.reproduce.plan import Look, runs_of, test_split, with_those_before
 from boqsa.reproduce.protocol import Protocol
 from boqsa.reproduce.rows import Row, read_rows, write_rows
-from boqsa.reproduce.scales import STAND_INS, Scale
+from boqsa.reproduce.scales import STAND_INS
 from boqsa.reproduce.tables import markdown_table
-from boqsa.training.sweep import Engine, LocalEngine, run_plan, write_plan
+from boqsa.training.sweep import Engine, run_plan, write_plan
 from boqsa.training.sweep.display import SweepDisplay
-
-_LOOKERS = 1
-"""Least number of processes that take looks; 0 takes them in this process."""
 
 
 class Done(NamedTuple):
@@ -46,10 +44,9 @@ def carry_out(
     *,
     runs_folder: Path,
     out: Path,
-    scale: Scale,
-    workers: int | None = None,
+    engine: Engine | None,
+    lookers: int = 1,
     retries: int = 1,
-    engine: Engine | None = None,
 ) -> Done:
     """Train, look, write; what is done already is not done again.
 
@@ -58,20 +55,17 @@ def carry_out(
         looks: Of these experiments, at the seeds that are wanted.
         runs_folder: Where the runs go; one folder for all items of a scale.
         out: Where tables and pictures go.
-        scale: Of the experiments.
-        workers: Processes at a time; None leaves it to the scale and the machine.
+        engine: Where to train; None only where nothing is trained.
+        lookers: Processes that score at a time; 0 scores in this process.
         retries: How often a run that broke is started again.
-        engine: Where to train; processes of this machine if not given.
 
     Raises:
         RunError: if `runs_folder` holds something else.
     """
     runs = runs_of(looks)
     failed: dict[str, str] = {}
-    at_once = workers or scale.at_once
-    if runs:
+    if runs and engine is not None:
         write_plan(runs_folder, with_those_before(runs_folder, runs))
-        engine = engine or LocalEngine(len(runs), workers=at_once)
         with SweepDisplay(runs_folder, runs) as display:
             end = run_plan(runs_folder, runs, engine=engine, retries=retries, on_event=display.event)
         if end.stopped:
@@ -174,6 +168,9 @@ def _told(experiment: Experiment, rows: Sequence[Row]) -> str:
         cells = paper_cells(table) if table else []
         layout = layout_of(rows, cells, metrics=experiment.shown, stand_ins=stand_ins, first=experiment.first)
         parts.append(markdown_table(experiment.item, rows, layout, cells, notes=experiment.notes))
+        found = finding_lines(experiment, rows, layout)
+        if found:
+            parts.append("At checkpoint `last`:\n\n" + "".join(f"- {sentence}\n" for sentence in found))
     return "\n".join(parts)
 
 

@@ -73,6 +73,10 @@ class Experiment:
     arms: tuple[Arm, ...]
     first: str = ""
     """Method that the paper claims to be better than the others; empty for no such claim."""
+    compared: tuple[tuple[str, str], ...] = ()
+    """Further pairs: the first is claimed to be better than the second."""
+    is_grid: bool = False
+    """Whether its methods are the grid of queries and gradients, whose interaction is asked."""
     paper_tables: tuple[int, ...] = ()
     """Tables of the paper whose cells stand beside."""
     varies_conditions: bool = False

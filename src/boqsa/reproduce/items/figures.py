@@ -68,6 +68,7 @@ def figure2(scale: Scale) -> Experiment:
     return Experiment(
         item="figure2",
         title="Figure 2: score against test-time iterations",
+        first="BO-QSA",
         arms=tuple(arms),
         shown=("ari_fg", "iou"),
         figures=("iterations",),

@@ -143,6 +143,8 @@ def table7(scale: Scale) -> Experiment:
             *method_arms(scale.recipes("shapestacks", "mixture"), methods),
         ),
         first="BO-QSA",
+        compared=(("I-SA", "SA"), ("BO-SA", "SA"), ("SA", "QSA"), ("QSA", "I-QSA")),
+        is_grid=True,
         paper_tables=(7,),
     )
 

@@ -1,0 +1,58 @@
+"""Sentences under tables: pairs, interaction, shares kept; each against numbers made up for it."""
+
+from collections.abc import Callable
+
+from boqsa.reproduce.experiment import Experiment
+from boqsa.reproduce.findings import finding_lines
+from boqsa.reproduce.layout import layout_of
+from boqsa.reproduce.rows import Row
+
+Make = Callable[..., list[Row]]
+
+
+def experiment(**fields: object) -> Experiment:
+    return Experiment(item="table7", title="made up", arms=(), **fields)  # type: ignore[arg-type]
+
+
+def test_a_pair_is_told_with_its_interval_and_verdict(make_rows: Make) -> None:
+    rows = make_rows({"A": [0.50, 0.52, 0.51], "B": [0.40, 0.43, 0.41]})
+    (line,) = finding_lines(experiment(compared=(("A", "B"), ("A", "C"))), rows, layout_of(rows))
+    assert line.startswith("A better than B in scenes ari_fg: +0.097 (95 % interval ")
+    assert "3 paired seeds): seen." in line
+    (turned,) = finding_lines(experiment(compared=(("B", "A"),)), rows, layout_of(rows))
+    assert "-0.097" in turned
+    assert "not seen" in turned
+
+
+def test_lower_errors_are_better(make_rows: Make) -> None:
+    rows = make_rows({"A": [0.10, 0.11, 0.10], "B": [0.30, 0.31, 0.30]}, metric="mse")
+    (line,) = finding_lines(experiment(compared=(("A", "B"),)), rows, layout_of(rows))
+    assert "+0.200" in line
+
+
+def test_the_interaction_is_what_bilevel_gains_on_queries_less_what_it_gains_on_samples(make_rows: Make) -> None:
+    rows = make_rows(
+        {
+            "SA": [0.5, 0.51],
+            "I-SA": [0.0, 0.0],
+            "BO-SA": [0.6, 0.60],
+            "QSA": [0.3, 0.31],
+            "I-QSA": [0.0, 0.0],
+            "BO-QSA": [0.9, 0.92],
+        }
+    )
+    (line,) = finding_lines(experiment(is_grid=True), rows, layout_of(rows))
+    assert "+0.510" in line  # (0.91 - 0.305) - (0.60 - 0.505)
+    without_one = [row for row in rows if row.method != "I-QSA"]
+    assert not finding_lines(experiment(is_grid=True), without_one, layout_of(without_one))
+
+
+def test_shares_are_of_the_same_seed_and_averaged(make_rows: Make) -> None:
+    rows = [
+        *make_rows({"SA": [0.2, 0.3]}, condition="test_iterations=1"),
+        *make_rows({"SA": [0.4, 0.5]}, condition="test_iterations=3"),
+        *make_rows({"SA": [0.4]}, condition="test_iterations=7"),
+    ]
+    one, seven = finding_lines(experiment(), rows, layout_of(rows))
+    assert one.endswith("kept at 1: SA 0.55 ± 0.07.")  # 0.5 and 0.6
+    assert seven.endswith("kept at 7: SA 1.00.")
