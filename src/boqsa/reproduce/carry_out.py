@@ -74,7 +74,7 @@ def carry_out(
     found = _found(
         runs_folder,
         [look for look in looks if look.run.name not in failed],
-        workers=max(at_once or 1, 1) if _LOOKERS else 0,
+        workers=lookers,
     )
     written = []
     out.mkdir(parents=True, exist_ok=True)
