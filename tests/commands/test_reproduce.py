@@ -86,6 +86,13 @@ def test_what_is_wrong_is_said_in_one_line(typed: list[str], words: str, capsys:
     assert not list(Path().iterdir())
 
 
+def test_items_that_train_on_other_data_sets_are_left_out_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "all", "--datasets", "scenes", "--seeds", "0", "--dry-run", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "left out, as they train on other data sets: table2, table4, table5" in said.err
+    assert {run["data"] for run in json.loads(said.out)["runs"]} == {"scenes"}
+
+
 def test_changed_fields_have_results_of_their_own() -> None:
     assert reproduce_command._folder_name("small", {}) == "small"
     assert reproduce_command._folder_name("small", {"train.steps": "2", "data.scene_count": "4"}) == (

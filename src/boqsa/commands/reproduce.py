@@ -71,6 +71,9 @@ def main(arguments: list[str]) -> int:
     experiments = placed(
         [build(name, scale) for name in names], root=chosen.root, fields=fields, datasets=chosen.datasets
     )
+    left_out = [name for name in names if name not in {experiment.item for experiment in experiments}]
+    if left_out:
+        print(f"left out, as they train on other data sets: {', '.join(left_out)}.", file=sys.stderr)
     looks = looks_of(experiments, chosen.seeds)
     folder = chosen.runs / _folder_name(chosen.scale, fields)
     needed = data_needed(looks)

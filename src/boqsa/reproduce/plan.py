@@ -38,11 +38,11 @@ def placed(
         experiments: As the items give them.
         root: Folder that holds a packed folder for each data set's name; None where none is needed.
         fields: Name and text of fields of all recipes.
-        datasets: Train on these alone; empty means all.
+        datasets: Train on these alone; empty means all. Experiments of which nothing is left are left out.
 
     Raises:
         RecipeError: if a field is unknown or its value is wrong.
-        InputError: if nothing is left of an experiment.
+        InputError: if nothing is left of any experiment.
     """
     found = []
     for experiment in experiments:
@@ -51,10 +51,12 @@ def placed(
             for arm in experiment.arms
             if not datasets or arm.recipe.data.name in datasets
         )
-        if experiment.arms and not arms:
-            names = ", ".join(dict.fromkeys(arm.recipe.data.name for arm in experiment.arms))
-            raise InputError(f"{experiment.item} trains on {names}, not on {', '.join(datasets)}; choose among those.")
-        found.append(replace(experiment, arms=arms))
+        if arms or not experiment.arms:
+            found.append(replace(experiment, arms=arms))
+    if not found:
+        names = dict.fromkeys(arm.recipe.data.name for experiment in experiments for arm in experiment.arms)
+        items = ", ".join(experiment.item for experiment in experiments)
+        raise InputError(f"{items} trains on {', '.join(names)}, not on {', '.join(datasets)}; choose among those.")
     return found
 
 
