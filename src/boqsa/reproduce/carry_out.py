@@ -175,10 +175,15 @@ def _told(experiment: Experiment, rows: Sequence[Row]) -> str:
 
 
 def _in_order(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
-    """Methods and conditions as the item has them; what it lacks, of an earlier version, comes last."""
+    """Data set by data set, methods and conditions as the item has them; what it lacks, of earlier, comes last."""
     places = {(arm.method, test.condition): 0 for arm in experiment.arms for test in arm.tests}
     places = {key: place for place, key in enumerate(places)}
-    ordered = sorted(rows, key=lambda row: places.get((row.method, row.condition), len(places)))
+    datasets = list(dict.fromkeys(test.data.name for arm in experiment.arms for test in arm.tests))
+    datasets += [row.dataset for row in rows]
+    ordered = sorted(
+        rows,
+        key=lambda row: (datasets.index(row.dataset), places.get((row.method, row.condition), len(places))),
+    )
     if not experiment.varies_conditions:
         return ordered
     return [row._replace(method=f"{row.method} ({row.condition.replace(';', ', ')})", condition="") for row in ordered]
