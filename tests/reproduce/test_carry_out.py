@@ -12,10 +12,13 @@ from PIL import Image
 from boqsa.data import builtin
 from boqsa.data.packing import write_packed
 from boqsa.data.scenes import SceneSettings, render_scenes
+from boqsa.errors import InputError
+from boqsa.reproduce import measure
 from boqsa.reproduce.carry_out import Done, carry_out
+from boqsa.reproduce.experiment import Test
 from boqsa.reproduce.items import ITEMS, build
-from boqsa.reproduce.measure import look_at
-from boqsa.reproduce.plan import data_needed, looks_of, placed, require_data, runs_of
+from boqsa.reproduce.measure import Found, look_at
+from boqsa.reproduce.plan import built, data_needed, looks_of, placed, require_data, runs_of
 from boqsa.reproduce.rows import read_rows
 from boqsa.reproduce.scales import SMALL, task_of
 from boqsa.training.sweep import PlannedRun
@@ -53,14 +56,17 @@ class InProcess:
     at_once = 1
     stops_jobs = True
 
-    def __init__(self, broken: str | None = None) -> None:
-        self.broken = broken
+    def __init__(
+        self, broken: str | None = None, words: str = "the loss is not a number at step 3", *, killed: bool = False
+    ) -> None:
+        self.broken, self.words = broken, words
+        self.outcome = Outcome.BROKEN if killed else Outcome.REFUSED
         self.started: list[str] = []
 
     def start(self, sweep: Path, run: PlannedRun, *, evaluate: bool) -> _Ended:
         self.started.append(run.name)
         if self.broken is not None and self.broken in run.name:
-            return _Ended(Ended(Outcome.REFUSED, "the loss is not a number"))
+            return _Ended(Ended(self.outcome, self.words))
         return _Ended(work_on(sweep, run, evaluate=evaluate))
 
 
@@ -93,12 +99,20 @@ def ask(
     engine: InProcess | None = None,
     datasets: tuple[str, ...] = (),
     seeds: tuple[int, ...] = (0,),
+    toy: dict[str, str] | None = None,
 ) -> Done:
-    experiments = placed([build(name, SMALL) for name in names], root=place / "data", fields=TOY, datasets=datasets)
+    items = [built(name, SMALL, toy or TOY) for name in names]
+    experiments = placed(items, root=place / "data", datasets=datasets)
     looks = looks_of(experiments, seeds)
     require_data(data_needed(looks))
     return carry_out(
-        experiments, looks, runs_folder=place / "runs", out=place / out, engine=engine or InProcess(), lookers=0
+        experiments,
+        looks,
+        whole={item.item: item for item in items},
+        runs_folder=place / "runs",
+        out=place / out,
+        engine=engine or InProcess(),
+        lookers=0,
     )
 
 
@@ -147,6 +161,15 @@ def test_a_run_that_fails_is_told_and_counts_as_failed(place: Path) -> None:
     assert scored == {"warmup=on;clipping=on", "warmup=off;clipping=on"}
 
 
+def test_a_run_that_was_killed_says_nothing_about_its_method(place: Path) -> None:
+    engine = InProcess(broken="_bo_sa_seed8", words="no space is left", killed=True)
+    done = ask(place, "stability", out="killed", engine=engine, seeds=(8,))
+    assert list(done.failed.values()) == ["no space is left"]
+    rows = read_rows(place / "killed" / "stability.csv")
+    of_method = {row.condition for row in rows if row.method == "BO-SA" and row.metric == "failed"}
+    assert of_method == {"warmup=on;clipping=off", "warmup=off;clipping=on", "warmup=off;clipping=off"}
+
+
 def test_data_sets_that_are_left_out_keep_their_rows(place: Path) -> None:
     ask(place, "table7", out="parts")
     all_of_it = (place / "parts" / "table7.csv").read_bytes()
@@ -154,8 +177,67 @@ def test_data_sets_that_are_left_out_keep_their_rows(place: Path) -> None:
     assert (place / "parts" / "table7.csv").read_bytes() == all_of_it
 
 
+def test_a_transfer_keeps_the_rows_of_its_other_source(place: Path) -> None:
+    ask(place, "table14", out="sources")
+    all_of_it = (place / "sources" / "table14.csv").read_bytes()
+    (place / "sources" / "table14.csv").unlink()
+    everywhere = ("ycb", "coco", "scannet")
+    items = [built("table14", SMALL, TOY)]
+    for source in ("scannet", "coco"):
+        (whole,) = placed(items, root=place / "data", datasets=everywhere)
+        from dataclasses import replace
+
+        part = replace(whole, arms=tuple(arm for arm in whole.arms if arm.recipe.data.name == source))
+        carry_out(
+            [part],
+            looks_of([part], (0,)),
+            whole={"table14": items[0]},
+            runs_folder=place / "runs",
+            out=place / "sources",
+            engine=InProcess(),
+            lookers=0,
+        )
+    assert (place / "sources" / "table14.csv").read_bytes() == all_of_it
+
+
+def test_other_seeds_stay_and_those_of_another_setting_go(place: Path) -> None:
+    ask(place, "table17", out="seeds", seeds=(0, 1))
+    both = (place / "seeds" / "table17.csv").read_bytes()
+    ask(place, "table17", out="seeds", seeds=(1,))
+    assert (place / "seeds" / "table17.csv").read_bytes() == both
+    done = ask(place, "table17", out="seeds", seeds=(1,), toy={**TOY, "train.learning_rate": "1e-5"})
+    assert {row.seed for row in read_rows(place / "seeds" / "table17.csv")} == {1}
+    assert "table17: KMeans on scenes" in done.left_out
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_trained(place: Path) -> None:
+    (place / "a-file").write_text("")
+    engine = InProcess()
+    with pytest.raises(InputError, match=r"cannot write to .*a-file/out.*--out"):
+        ask(place, "figure8", out="a-file/out", engine=engine, seeds=(9,))
+    (place / "damaged").mkdir()
+    (place / "damaged" / "figure8.csv").write_text("method,value\n")
+    with pytest.raises(InputError, match=r"figure8\.csv begins with"):
+        ask(place, "figure8", out="damaged", engine=engine, seeds=(9,))
+    assert not engine.started
+
+
+def test_a_look_that_cannot_be_taken_does_not_end_the_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look_at_all = measure.look_at
+
+    def refuse_one(folder: Path, test: Test) -> Found:
+        if "_sa_" in folder.name:
+            raise InputError("its data is gone")
+        return look_at_all(folder, test)
+
+    monkeypatch.setattr(measure, "look_at", refuse_one)
+    done = ask(place, "figure6", out="one-less")
+    assert list(done.failed.values()) == ["its data is gone"]
+    assert {row.method for row in read_rows(place / "one-less" / "figure6.csv")} == {"BO-QSA", "VQ-constraint"}
+
+
 def test_a_look_is_taken_again_when_the_data_changes(place: Path, tmp_path: Path) -> None:
-    (experiment,) = placed([build("figure8", SMALL)], root=place / "data", fields=TOY)
+    (experiment,) = placed([built("figure8", SMALL, TOY)], root=place / "data")
     look = looks_of([experiment], [0])[0]
     ask(place, "figure8")
     folder = look.run.folder(place / "runs")

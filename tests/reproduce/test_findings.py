@@ -18,7 +18,7 @@ def test_a_pair_is_told_with_its_interval_and_verdict(make_rows: Make) -> None:
     rows = make_rows({"A": [0.50, 0.52, 0.51], "B": [0.40, 0.43, 0.41]})
     (line,) = finding_lines(experiment(compared=(("A", "B"), ("A", "C"))), rows, layout_of(rows))
     assert line.startswith("A better than B in scenes ari_fg: +0.097 (95 % interval ")
-    assert "3 paired seeds): seen." in line
+    assert "3 paired seeds): seen; 2 seeds of each would show it with 80 % power." in line
     (turned,) = finding_lines(experiment(compared=(("B", "A"),)), rows, layout_of(rows))
     assert "-0.097" in turned
     assert "not seen" in turned
@@ -41,18 +41,21 @@ def test_the_interaction_is_what_bilevel_gains_on_queries_less_what_it_gains_on_
             "BO-QSA": [0.9, 0.92],
         }
     )
-    (line,) = finding_lines(experiment(is_grid=True), rows, layout_of(rows))
-    assert "+0.510" in line  # (0.91 - 0.305) - (0.60 - 0.505)
+    unrolled, implicit = finding_lines(experiment(is_grid=True), rows, layout_of(rows))
+    assert "+0.510" in unrolled  # (0.91 - 0.305) - (0.60 - 0.505)
+    assert "in place of implicit ones" in implicit
+    assert "+0.310" in implicit  # (0.91 - 0) - (0.60 - 0)
     without_one = [row for row in rows if row.method != "I-QSA"]
     assert not finding_lines(experiment(is_grid=True), without_one, layout_of(without_one))
 
 
-def test_shares_are_of_the_same_seed_and_averaged(make_rows: Make) -> None:
+def test_shares_are_ratios_of_means_and_their_difference_goes_seed_by_seed(make_rows: Make) -> None:
     rows = [
-        *make_rows({"SA": [0.2, 0.3]}, condition="test_iterations=1"),
-        *make_rows({"SA": [0.4, 0.5]}, condition="test_iterations=3"),
-        *make_rows({"SA": [0.4]}, condition="test_iterations=7"),
+        *make_rows({"SA": [0.2, 0.3], "BO-QSA": [0.7, 0.8]}, condition="test_iterations=1"),
+        *make_rows({"SA": [0.4, 0.5], "BO-QSA": [0.8, 0.8]}, condition="test_iterations=3"),
+        *make_rows({"SA": [0.4, 0.4]}, condition="test_iterations=7"),
     ]
-    one, seven = finding_lines(experiment(), rows, layout_of(rows))
-    assert one.endswith("kept at 1: SA 0.55 ± 0.07.")  # 0.5 and 0.6
-    assert seven.endswith("kept at 7: SA 1.00.")
+    one, seven, apart = finding_lines(experiment(), rows, layout_of(rows))
+    assert one.endswith("is kept at 1: SA 56%, BO-QSA 94%.")  # 0.25 / 0.45, 0.75 / 0.8
+    assert seven.endswith("is kept at 7: SA 89%.")
+    assert "BO-QSA keeps more than SA at 1 iteration by +0.39" in apart  # mean of 0.875 - 0.5 and 1 - 0.6

@@ -9,9 +9,9 @@ from boqsa.inference.load import build_model
 from boqsa.reproduce.experiment import Experiment
 from boqsa.reproduce.items import ITEMS, build
 from boqsa.reproduce.paper import paper_cells
-from boqsa.reproduce.plan import data_needed, looks_of, missing, placed, require_data, runs_of, with_those_before
+from boqsa.reproduce.plan import built, data_needed, looks_of, missing, placed, require_data, runs_of
 from boqsa.reproduce.scales import PAPER, SCALES, SMALL, Scale, task_of
-from boqsa.training.sweep import write_plan
+from boqsa.training.sweep import grow_plan, read_plan
 
 EVERYWHERE = [pytest.param(name, scale, id=f"{name}-{scale.name}") for name in ITEMS for scale in SCALES.values()]
 
@@ -78,11 +78,16 @@ def test_the_data_sets_of_a_table_are_the_papers(table: int) -> None:
 
 def test_all_methods_of_the_small_scale_share_their_setting() -> None:
     """No method gets a setting that the others do not."""
+    from dataclasses import replace
+
     for dataset in ("scenes", "flowers17", "weizmann_horses"):
         arms = [arm for arm in build("table7", SMALL).arms if arm.recipe.data.name == dataset]
         assert len(arms) == 6
-        assert len({arm.recipe.train for arm in arms}) == 1
-        assert len({(arm.recipe.model.num_slots, arm.recipe.model.iterations) for arm in arms}) == 1
+        same = [
+            replace(arm.recipe, name="", model=replace(arm.recipe.model, queries="learned", gradient="bilevel"))
+            for arm in arms
+        ]
+        assert len(set(same)) == 1
 
 
 def test_an_unknown_item_is_refused_with_those_there_are() -> None:
@@ -123,10 +128,42 @@ def test_data_sets_can_be_left_out_but_not_all() -> None:
 
 
 def test_fields_hold_for_all_recipes_and_tests() -> None:
-    (experiment,) = placed([of("figure2")], root=None, fields={"train.steps": "2"})
+    experiment = built("more_objects", SMALL, {"train.steps": "2", "data.scene_seed": "5"})
     assert {arm.recipe.train.steps for arm in experiment.arms} == {2}
+    assert {test.data.scene_seed for arm in experiment.arms for test in arm.tests} == {5}
     with pytest.raises(RecipeError, match=r"train\.stepz"):
-        placed([of("figure2")], root=None, fields={"train.stepz": "2"})
+        built("figure2", SMALL, {"train.stepz": "2"})
+
+
+@pytest.mark.parametrize(
+    ("item", "field"),
+    [
+        ("table16", "model.iterations"),
+        ("table7", "model.gradient"),
+        ("table7", "model.queries"),
+        ("noise", "train.sigma-steps"),
+        ("differences", "model.drop_path"),
+        ("stability", "train.clip_norm"),
+        ("vq_weight", "train.consistency_weight"),
+    ],
+)
+def test_a_field_that_an_item_varies_is_not_the_users(item: str, field: str) -> None:
+    with pytest.raises(RecipeError, match=f"{item} varies {field.replace('-', '_')} itself"):
+        built(item, SMALL, {field: "1"})
+
+
+def test_shares_of_the_steps_follow_the_steps() -> None:
+    conditions = {
+        arm.tests[0].condition: arm.recipe.train.sigma_steps
+        for arm in built("noise", SMALL, {"train.steps": "1000"}).arms
+    }
+    assert conditions["sigma_steps=10%;perturbation=additive"] == 100
+    assert conditions["sigma_steps=50%;perturbation=multiplicative"] == 500
+
+
+def test_a_test_on_another_set_is_left_out_with_it() -> None:
+    (experiment,) = placed([of("figure4")], root=None, datasets=["scenes"])
+    assert {test.data.name for arm in experiment.arms for test in arm.tests} == {"scenes"}
 
 
 def test_looks_come_seed_by_seed() -> None:
@@ -137,8 +174,9 @@ def test_looks_come_seed_by_seed() -> None:
 
 def test_a_plan_keeps_the_runs_of_other_items(tmp_path: Path) -> None:
     first = runs_of(looks_of(placed([of("table7")], root=None, datasets=["scenes"]), [0]))
-    write_plan(tmp_path / "runs", first)
+    grow_plan(tmp_path / "runs", first)
     second = runs_of(looks_of([of("figure6")], [0]))
-    both = with_those_before(tmp_path / "runs", second)
+    grow_plan(tmp_path / "runs", second)
+    both = read_plan(tmp_path / "runs")
     assert {run.name for run in both} == {run.name for run in (*first, *second)}
     assert len(both) < len(first) + len(second)  # BO-QSA and SA serve both

@@ -1,5 +1,6 @@
 """`boqsa reproduce ITEM...`: the paper's tables, figures and claims, each by one command."""
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ class Reproduce:
     root: Annotated[Path | None, tyro.conf.arg(name="data.root", metavar="DIR")] = None
     """Folder that holds a packed folder for each data set, by its name."""
     datasets: tuple[str, ...] = ()
-    """Train on these data sets alone; by default on all of an item's."""
+    """Train and score on these data sets alone; by default on all of an item's."""
     out: Path = Path("results")
     """Where the tables go, below a folder of the scale."""
     runs: Path = Path("runs-reproduce")
@@ -62,15 +63,14 @@ def main(arguments: list[str]) -> int:
     chosen = parse(Reproduce, own, command="reproduce")
     _check(chosen)
 
-    from boqsa.reproduce.items import ITEMS, build
-    from boqsa.reproduce.plan import data_needed, looks_of, missing, placed, require_data, runs_of
+    from boqsa.reproduce.items import ITEMS
+    from boqsa.reproduce.plan import built, data_needed, looks_of, missing, placed, require_data, runs_of
     from boqsa.reproduce.scales import SCALES
 
     scale = SCALES[chosen.scale]
     names = list(ITEMS) if "all" in chosen.items else list(dict.fromkeys(chosen.items))
-    experiments = placed(
-        [build(name, scale) for name in names], root=chosen.root, fields=fields, datasets=chosen.datasets
-    )
+    items = [built(name, scale, fields) for name in names]
+    experiments = placed(items, root=chosen.root, datasets=chosen.datasets)
     left_out = [name for name in names if name not in {experiment.item for experiment in experiments}]
     if left_out:
         print(f"left out, as they train on other data sets: {', '.join(left_out)}.", file=sys.stderr)
@@ -94,6 +94,7 @@ def main(arguments: list[str]) -> int:
     done = carry_out(
         experiments,
         looks,
+        whole={experiment.item: experiment for experiment in items},
         runs_folder=folder,
         out=chosen.out / _folder_name(chosen.scale, fields),
         engine=engine,
@@ -105,6 +106,8 @@ def main(arguments: list[str]) -> int:
     else:
         for path in done.written:
             print(path)
+    for text in done.left_out:
+        print(f"earlier rows of another setting were dropped: {text}", file=sys.stderr)
     for name, reason in done.failed.items():
         print(f"{name} failed: {reason}", file=sys.stderr)
     if done.stopped:
@@ -129,7 +132,8 @@ def _check(chosen: Reproduce) -> None:
 
 def _folder_name(scale: str, fields: dict[str, str]) -> str:
     """What a user changes never lands among the results of the scale."""
-    return ",".join([scale, *(f"{name}={text.replace(' ', '-')}" for name, text in sorted(fields.items()))])
+    parts = [f"{name}={re.sub(r'[^A-Za-z0-9.+-]', '-', text)}" for name, text in sorted(fields.items())]
+    return ",".join([scale, *parts])
 
 
 def _show_plan(folder: Path, runs: list[PlannedRun], wrong: dict[str, str], *, as_json: bool) -> None:
@@ -137,7 +141,7 @@ def _show_plan(folder: Path, runs: list[PlannedRun], wrong: dict[str, str], *, a
 
     hours = hours_of(folder, runs)
     states = {run.name: state_of_planned(folder, run) for run in runs}
-    left = sum(hours[run.name].hours for run in runs if not states[run.name].finished)
+    left = sum(hours[run.name].hours * (1 - states[run.name].step / run.recipe.train.steps) for run in runs)
     plan = [
         {
             "run": run.name,
@@ -168,7 +172,10 @@ def _show_plan(folder: Path, runs: list[PlannedRun], wrong: dict[str, str], *, a
     print_table(f"{len(runs)} runs in {folder}", ["recipe", "steps", "done", "hours each"], rows, first_whole=True)
     sizes = dict.fromkeys(f"{entry['data']} at {entry['image_size']}x{entry['image_size']}" for entry in plan)
     print(f"Trained on {', '.join(sizes)}.")
-    print(f"{left:.1f} hours are left, one run at a time on this machine; ~ is arithmetic, right within a factor of 3.")
+    print(
+        f"{left:.1f} hours are left, one run at a time on this machine and without scoring; ~ is arithmetic, right "
+        "within a factor of 3."
+    )
     for sentence in wrong.values():
         print(f"missing: {sentence}")
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
 from boqsa.inference.load import load
-from boqsa.models import Output
+from boqsa.models import Output, TransformerModel
 from boqsa.reports import save_png
 from boqsa.reproduce.experiment import Experiment, Test
 from boqsa.reproduce.figures import (
@@ -24,11 +25,11 @@ from boqsa.reproduce.figures import (
     plane_figure,
     slots_figure,
 )
-from boqsa.reproduce.measure import Found
+from boqsa.reproduce.measure import Found, separation_of
 from boqsa.reproduce.outputs import outputs
 from boqsa.reproduce.plan import Look, test_split
 from boqsa.reproduce.rows import Row
-from boqsa.reproduce.separation import first_step, separation, slot_plane
+from boqsa.reproduce.separation import first_step, slot_plane
 
 Pairs = Sequence[tuple[Look, Found]]
 Picture = UInt8[np.ndarray, "H W 3"]
@@ -67,8 +68,13 @@ def _grid(pairs: Pairs, runs_folder: Path) -> dict[str, Picture]:
     pictures = {}
     for look in _of_first_seed(pairs):
         image, true, output = _pass(look, look.test, runs_folder)
+        reconstruction = output.reconstruction
+        model = load(look.run.folder(runs_folder))
+        if isinstance(model, TransformerModel):  # the dVAE's sees no slots: show what the tokens are said to be
+            with torch.inference_mode():
+                reconstruction = model.teacher_forced(output).image
         pictures[f"{look.test.data.name}_{_plain(look.method)}"] = grid_figure(
-            image, output.segmentation(), true=true, reconstruction=output.reconstruction
+            image, output.segmentation(), true=true, reconstruction=reconstruction
         )
     return pictures
 
@@ -91,9 +97,13 @@ def _plane(pairs: Pairs, runs_folder: Path) -> dict[str, Picture]:
     panels: dict[str, dict[str, Panel]] = {}
     for look in _of_first_seed(pairs):
         dataset = test_split(look.test)
+        model = load(look.run.folder(runs_folder))
+        numbers = separation_of(model, dataset)
+        if numbers is None:
+            continue
         image = dataset.batch(range(min(_IN_A_PLANE, len(dataset))))["image"]
-        step = first_step(load(look.run.folder(runs_folder)), image)
-        panels.setdefault(look.test.data.name, {})[look.method] = Panel(slot_plane(*step), separation(*step))
+        panel = Panel(slot_plane(*first_step(model, image)), numbers)
+        panels.setdefault(look.test.data.name, {})[look.method] = panel
     return {dataset: plane_figure(of_set) for dataset, of_set in panels.items()}
 
 

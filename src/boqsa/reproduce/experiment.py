@@ -22,7 +22,7 @@ METRICS_OF_TASK: dict[str, tuple[str, ...]] = {
 }
 """What is written down of a model on a set of a task; a table may show fewer. `border_` is chosen without labels."""
 
-SEPARATION_METRICS = ("separation_silhouette", "nearest_query_accuracy")
+SEPARATION_METRICS = ("initial_silhouette", "separation_silhouette", "nearest_query_accuracy")
 BINDING_PREFIX = "binding_"
 
 
@@ -81,6 +81,8 @@ class Experiment:
     """Tables of the paper whose cells stand beside."""
     varies_conditions: bool = False
     """Whether conditions are what is compared: the Markdown table then has a row for each."""
+    baseline: str = ""
+    """Of the conditions, the one that the others are compared with."""
     shown: tuple[str, ...] = ()
     """Metrics of the Markdown table; none means those of the paper's table, or all. The CSV has all in any case."""
     untrained: Callable[[], list[Row]] | None = None

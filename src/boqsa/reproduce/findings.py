@@ -7,13 +7,15 @@ import itertools
 from collections.abc import Sequence
 
 from boqsa.reproduce.experiment import Experiment
+from boqsa.reproduce.figures import share_kept
 from boqsa.reproduce.layout import Layout, direction, scores_in
 from boqsa.reproduce.methods import METHODS
 from boqsa.reproduce.rows import Row
-from boqsa.reproduce.statistics import difference, interaction
-from boqsa.training.sweep import Spread
+from boqsa.reproduce.statistics import difference, interaction, seeds_needed
 
 _TEST_ITERATIONS = "test_iterations="
+_TRAINED = 3
+"""Iterations of the models of Figure 2."""
 
 
 def finding_lines(experiment: Experiment, rows: Sequence[Row], layout: Layout) -> list[str]:
@@ -32,7 +34,9 @@ def _pairs(pairs: Sequence[tuple[str, str]], rows: Sequence[Row], layout: Layout
         scores, sign = scores_in(column, "last", rows), direction(column.metric)
         if one in scores and other in scores and sign:
             found = difference(*(scores[one].by_seed, scores[other].by_seed)[::sign])
-            lines.append(f"{one} better than {other} in {column.name}: {found.text()}.")
+            needed = seeds_needed(scores[one].spread, scores[other].spread, found.mean)
+            seeds = "" if needed is None else f"; {needed} seeds of each would show it with 80 % power"
+            lines.append(f"{one} better than {other} in {column.name}: {found.text()}{seeds}.")
     return lines
 
 
@@ -43,38 +47,45 @@ def _interactions(rows: Sequence[Row], layout: Layout) -> list[str]:
         scores = scores_in(column, "last", rows)
         if set(METHODS) <= set(scores) and direction(column.metric):
             grid = {parts: scores[method].by_seed for method, parts in METHODS.items()}
-            found = interaction(grid, ("learned", "shared_gaussian"), ("bilevel", "unrolled"))
-            lines.append(
-                f"{column.name}: bilevel gradients in place of unrolled ones gain more on learned queries than on "
-                f"sampled slots by {found.text()}."
-            )
+            for before in ("unrolled", "implicit"):
+                found = interaction(grid, ("learned", "shared_gaussian"), ("bilevel", before))
+                lines.append(
+                    f"{column.name}: bilevel gradients in place of {before} ones gain more on learned queries than on "
+                    f"sampled slots by {found.text()}."
+                )
     return lines
 
 
 def _kept(rows: Sequence[Row]) -> list[str]:
-    """The share of its score at the trained 3 iterations that each method keeps, as a mean of ratios over seeds."""
+    """The share of its score at the trained 3 iterations that each method keeps, and whether BO-QSA keeps more than SA.
+
+    Shares are ratios of means over seeds, as in the picture; the difference is one of shares seed by seed.
+    """
     lines = []
-    score = {("iou", row.dataset) for row in rows if row.metric == "iou"}
-    score |= {("ari_fg", row.dataset) for row in rows if row.metric == "ari_fg"}
-    for metric, dataset in sorted(score):
-        for count in ("1", "2", "5", "7"):
-            shares = {}
-            for method in dict.fromkeys(row.method for row in rows):
-                by_seed = [
-                    {
-                        row.seed: row.value
-                        for row in rows
-                        if row[:4] == (method, dataset, metric, f"{_TEST_ITERATIONS}{steps}")
-                        and row.selection == "last"
-                    }
-                    for steps in (count, "3")
-                ]
-                ratios = [
-                    by_seed[0][seed] / value for seed, value in by_seed[1].items() if seed in by_seed[0] and value > 0
-                ]
-                if ratios:
-                    shares[method] = Spread.of(ratios)
-            if shares:
-                told = ", ".join(f"{method} {share.text(2)}" for method, share in shares.items())
-                lines.append(f"Share of {dataset} {metric} at 3 iterations that is kept at {count}: {told}.")
+    places = {(row.metric, row.dataset) for row in rows if row.metric in ("iou", "ari_fg")}
+    for metric, dataset in sorted(places):
+        scores: dict[str, dict[int, dict[int, float]]] = {}  # by method, iterations and seed
+        for row in rows:
+            if (row.metric, row.dataset, row.selection) == (metric, dataset, "last"):
+                count = int(row.condition.removeprefix(_TEST_ITERATIONS))
+                scores.setdefault(row.method, {}).setdefault(count, {})[row.seed] = row.value
+        scores = {method: by for method, by in scores.items() if _TRAINED in by}
+        kept = share_kept(
+            {method: {count: list(of.values()) for count, of in by.items()} for method, by in scores.items()}
+        )
+        for count in sorted({count for by in scores.values() for count in by} - {_TRAINED}):
+            told = ", ".join(f"{method} {by[count]:.0%}" for method, by in kept.items() if count in by)
+            lines.append(f"Of {dataset} {metric} at {_TRAINED} iterations is kept at {count}: {told}.")
+        if {"BO-QSA", "SA"} <= set(scores) and all(1 in scores[method] for method in ("BO-QSA", "SA")):
+            ours, theirs = (_shares(scores[method]) for method in ("BO-QSA", "SA"))
+            if ours and theirs:
+                found = difference(ours, theirs)
+                lines.append(f"Seed by seed, BO-QSA keeps more than SA at 1 iteration by {found.text(2)}.")
     return lines
+
+
+def _shares(scores: dict[int, dict[int, float]]) -> dict[int, float]:
+    """By seed, where the score at the trained number is above 0."""
+    return {
+        seed: scores[1][seed] / value for seed, value in scores[_TRAINED].items() if seed in scores[1] and value > 0
+    }

@@ -21,7 +21,11 @@ SELECTIONS = {
 }
 """Ways to choose the checkpoint, in the order of the tables. All that `best_<metric>` is called is one way."""
 
-_HIGHER = (*HEADLINE, "nv_ari", "ssim", "psnr", "iou_gain", "dice_gain")
+_HIGHER = (
+    *HEADLINE,
+    *("nv_ari", "ssim", "psnr", "iou_gain", "dice_gain"),
+    *("separation_silhouette", "initial_silhouette", "nearest_query_accuracy"),
+)
 _LOWER = ("mse", "loss", "lpips", "failed")
 """Or what begins so and goes on with an underscore, as mse_per_image."""
 
@@ -177,7 +181,9 @@ def scores_in(column: Column, way: str, rows: Sequence[Row]) -> dict[str, Score]
                 "averaged, keep one of them."
             )
         if row.protocol != first.protocol:
-            told = differences(score.protocol, parse(row.protocol)) or ["a part is known of one seed alone"]
+            told = differences(score.protocol, parse(row.protocol)) or [
+                "other recipes, or a part is known of one alone"
+            ]
             raise InputError(
                 f"{where} has seeds {first.seed} and {row.seed} of two protocols ({'; '.join(told)}), which are not "
                 "averaged; score both alike."

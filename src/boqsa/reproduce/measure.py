@@ -7,7 +7,7 @@ the CPU with the number of threads of the run, so that they give the same bits a
 import json
 import math
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import nn
 
-import boqsa
 from boqsa.atomic import write_text
 from boqsa.data import PackedDataset
 from boqsa.data.builtin import scene_parameters
+from boqsa.data.scenes import SceneSettings
+from boqsa.errors import BoqsaError
 from boqsa.inference.load import load
 from boqsa.inference.run import CHECKPOINTS, MODEL, read_manifest, read_recipe
 from boqsa.plain import read_json, without_nan
@@ -30,10 +31,12 @@ from boqsa.reproduce.binding import binding
 from boqsa.reproduce.experiment import BINDING_PREFIX, Test
 from boqsa.reproduce.plan import Look, test_split
 from boqsa.reproduce.protocol import Masks
-from boqsa.reproduce.separation import first_step, separation
+from boqsa.reproduce.separation import Separation, first_step, separation
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.results import whole_checkpoints
+from boqsa.training.sweep.local import cores
+from boqsa.training.sweep.worker import device_of
 
 FOLDER = "looks"
 """Below the run folder."""
@@ -44,10 +47,15 @@ _BINDING_IMAGES = 500
 _SEPARATION_IMAGES = 100
 
 
+_FORMAT = 1
+"""Raise it when a look finds other numbers of the same weights and data: earlier ones must not be taken for new."""
+
+
 class Found(NamedTuple):
     """What a look found."""
 
     images: int
+    """Of the split."""
     variant: str
     """The content of the data set: its fingerprint, shortened."""
     slots: int
@@ -68,7 +76,9 @@ def look_at(folder: Path, test: Test) -> Found:
         names = {"last": names["last"]}
     dataset = test_split(test)
     identity = {
-        "boqsa": boqsa.__version__,
+        "format": _FORMAT,
+        "torch": torch.__version__,
+        "threads": recipe.train.threads,
         "recipe": recipe.hash,
         "weights": {name: _weights(folder, checkpoint) for name, checkpoint in names.items()},
         "data": dataset.manifest.fingerprint,
@@ -103,8 +113,16 @@ def look_at(folder: Path, test: Test) -> Found:
 
 
 def short_fingerprint(dataset: PackedDataset) -> str:
-    """Enough of it to tell contents apart."""
-    return dataset.manifest.fingerprint[:8]
+    """Enough of it to tell contents apart, and what a reader must know of it."""
+    manifest = dataset.manifest
+    notes = [*(["partial"] if manifest.partial else []), *(["leak"] if manifest.leak else [])]
+    return " ".join([manifest.fingerprint[:8], *notes])
+
+
+def images_of(test: Test, metric: str, images: int) -> int:
+    """How many images of a split of so many a metric was taken on."""
+    most = {"separation": _SEPARATION_IMAGES, "binding": _BINDING_IMAGES}.get(test.probe, images)
+    return min(images, test.generated if metric.endswith("_generated") else most)
 
 
 def masks_of_kind(kind: str) -> Masks:
@@ -151,11 +169,13 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _values(
     folder: Path, checkpoint: str, test: Test, dataset: PackedDataset, protocol: EvaluateRecipe
 ) -> dict[str, float]:
-    model = load(folder, checkpoint=checkpoint)
+    recipe = read_recipe(folder)
+    device = device_of(recipe)
+    model = load(folder, checkpoint=checkpoint).to(device)
     if test.probe == "separation":
-        return _separation(model, dataset)
+        return _separation(model, dataset, device)
     if test.probe == "binding":
-        return _binding(model, dataset, test)
+        return _binding(model, dataset, test, device)
     scores = evaluate(
         model,
         dataset,
@@ -163,8 +183,8 @@ def _values(
         iterations=test.iterations,
         num_slots=test.num_slots,
         generated=test.generated if checkpoint == "last" else 0,
+        device=device,
     )
-    recipe = read_recipe(folder)
     state, _ = verdict(
         scores["diagnostics"],
         step=read_manifest(folder / CHECKPOINTS / checkpoint)["step"],
@@ -173,25 +193,42 @@ def _values(
     return {"failed": float(state in _FAILED), **flat_scores(scores)}
 
 
-def _separation(model: nn.Module, dataset: PackedDataset) -> dict[str, float]:
+def separation_of(model: nn.Module, dataset: PackedDataset, device: torch.device | str = "cpu") -> Separation | None:
+    """Of the first images of a split; None where slots are not numbers."""
     image = dataset.batch(range(min(_SEPARATION_IMAGES, len(dataset))))["image"]
-    found = separation(*first_step(model, image))
-    return {"separation_silhouette": found.silhouette, "nearest_query_accuracy": found.nearest_query_accuracy}
+    step = first_step(model, image, device=device)
+    if not all(np.isfinite(slots).all() for slots in step):
+        return None
+    return separation(*step)
 
 
-def _binding(model: nn.Module, dataset: PackedDataset, test: Test) -> dict[str, float]:
+def _separation(model: nn.Module, dataset: PackedDataset, device: torch.device | str) -> dict[str, float]:
+    found = separation_of(model, dataset, device)
+    if found is None:
+        return {}
+    return {
+        "initial_silhouette": found.initial_silhouette,
+        "separation_silhouette": found.silhouette,
+        "nearest_query_accuracy": found.nearest_query_accuracy,
+    }
+
+
+def _binding(model: nn.Module, dataset: PackedDataset, test: Test, device: torch.device | str) -> dict[str, float]:
     """Of every attribute; what has no value, as all objects are of one class, is left out."""
     count = min(_BINDING_IMAGES, len(dataset))
-    scenes = scene_parameters(dataset, count, seed=test.data.scene_seed) if test.data.name == "scenes" else None
+    scenes = None
+    if test.data.name == "scenes":
+        fewest, most = test.data.scene_objects
+        settings = SceneSettings(image_size=test.data.image_size, min_objects=fewest, max_objects=most)
+        scenes = scene_parameters(dataset, count, seed=test.data.scene_seed, settings=settings)
     values: dict[str, float] = {}
-    matched = 0.0
-    for found in binding(model, dataset, count=count, scenes=scenes):
+    for found in binding(model, dataset, count=count, scenes=scenes, device=device):
         values |= {
+            f"{BINDING_PREFIX}matched": found.pairs / found.objects,
             f"{BINDING_PREFIX}{found.attribute}": found.mutual_information,
             f"{BINDING_PREFIX}{found.attribute}_chance": found.baseline,
+            f"{BINDING_PREFIX}{found.attribute}_chance_high": found.baseline_high,
         }
-        matched = found.pairs / found.objects
-    values[f"{BINDING_PREFIX}matched"] = matched
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
@@ -209,32 +246,45 @@ def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def take_looks(
-    runs_folder: Path,
-    looks: Sequence[Look],
-    *,
-    workers: int,
-    on_look: Callable[[Look], None] = lambda look: None,
-) -> Iterator[tuple[Look, Found]]:
+def take_looks(runs_folder: Path, looks: Sequence[Look], *, workers: int) -> Iterator[tuple[Look, Found | BoqsaError]]:
     """Take looks at finished runs, several at a time in processes of their own; 0 workers takes them here.
 
     Looks of several items at one thing are taken once.
+
+    Args:
+        runs_folder: Where the runs are.
+        looks: At finished runs.
+        workers: Processes; the cores are divided where recipes name no number of threads.
+
+    Yields:
+        Every look, in no order of theirs, with what it found or why it could not be taken.
     """
     different: dict[tuple[str, Test], list[Look]] = {}
     for look in looks:
         different.setdefault((look.run.name, replace(look.test, condition="", metrics=())), []).append(look)
-    firsts = [group[0] for group in different.values()]
+    groups = list(different.values())
+    jobs = [(group[0].run.folder(runs_folder), group[0].test) for group in groups]
     if workers == 0:
-        found = (look_at(look.run.folder(runs_folder), look.test) for look in firsts)
-        yield from _spread(different.values(), found, on_look)
+        found = (_tried(*job, 0) for job in jobs)
+        for group, one in zip(groups, found, strict=True):
+            yield from ((look, one) for look in group)
         return
+    threads = max(1, cores() // workers)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(look_at, look.run.folder(runs_folder), look.test) for look in firsts]
-        yield from _spread(different.values(), (future.result() for future in futures), on_look)
+        futures = [pool.submit(_tried, *job, threads) for job in jobs]
+        try:
+            for group, future in zip(groups, futures, strict=True):
+                one = future.result()
+                yield from ((look, one) for look in group)
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C, those in work alone are waited for
 
 
-def _spread(groups: Any, found: Iterator[Found], on_look: Callable[[Look], None]) -> Iterator[tuple[Look, Found]]:
-    for group, one in zip(groups, found, strict=True):
-        for look in group:
-            on_look(look)
-            yield look, one
+def _tried(folder: Path, test: Test, threads: int) -> Found | BoqsaError:
+    """A look, or why it could not be taken; `threads` where the recipe names no number."""
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        return look_at(folder, test)
+    except BoqsaError as error:
+        return error

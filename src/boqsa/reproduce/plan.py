@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from boqsa.data import PackedDataset
-from boqsa.errors import BoqsaError, InputError
+from boqsa.errors import BoqsaError, InputError, RecipeError
 from boqsa.recipes import DataRecipe, Recipe
-from boqsa.recipes.fields import with_fields
+from boqsa.recipes.recipe import flat
 from boqsa.reproduce.experiment import Arm, Experiment, Test
+from boqsa.reproduce.items import build
+from boqsa.reproduce.scales import Scale
 from boqsa.training.data import open_split, require_image_size
-from boqsa.training.sweep import PlannedRun, read_plan
+from boqsa.training.sweep import PlannedRun
 
 _HASH_DIGITS = 6
 
@@ -26,33 +28,24 @@ class Look(NamedTuple):
 
 
 def placed(
-    experiments: Sequence[Experiment],
-    *,
-    root: str | Path | None,
-    fields: Mapping[str, str] | None = None,
-    datasets: Sequence[str] = (),
+    experiments: Sequence[Experiment], *, root: str | Path | None, datasets: Sequence[str] = ()
 ) -> list[Experiment]:
-    """Experiments with the folder of every data set, with fields that the user sets, and without other data sets.
+    """Experiments with the folder of every data set, and without other data sets.
 
     Args:
         experiments: As the items give them.
         root: Folder that holds a packed folder for each data set's name; None where none is needed.
-        fields: Name and text of fields of all recipes.
-        datasets: Train on these alone; empty means all. Experiments of which nothing is left are left out.
+        datasets: Train and score on these alone; empty means all. Experiments of which nothing is left are left out.
 
     Raises:
-        RecipeError: if a field is unknown or its value is wrong.
         InputError: if nothing is left of any experiment.
     """
     found = []
     for experiment in experiments:
-        arms = tuple(
-            _placed(arm, root, fields or {})
-            for arm in experiment.arms
-            if not datasets or arm.recipe.data.name in datasets
-        )
-        if arms or not experiment.arms:
-            found.append(replace(experiment, arms=arms))
+        arms = [_placed(arm, root, datasets) for arm in experiment.arms]
+        kept = tuple(arm for arm in arms if arm.tests and (not datasets or arm.recipe.data.name in datasets))
+        if kept or not arms:
+            found.append(replace(experiment, arms=kept))
     if not found:
         names = dict.fromkeys(arm.recipe.data.name for experiment in experiments for arm in experiment.arms)
         items = ", ".join(experiment.item for experiment in experiments)
@@ -60,12 +53,28 @@ def placed(
     return found
 
 
-def _placed(arm: Arm, root: str | Path | None, fields: Mapping[str, str]) -> Arm:
-    def data_of(data: DataRecipe) -> DataRecipe:
-        return _with_root(with_fields(replace(arm.recipe, data=data), fields).data, root)
+def _placed(arm: Arm, root: str | Path | None, datasets: Sequence[str]) -> Arm:
+    tests = tuple(
+        replace(test, data=_with_root(test.data, root))
+        for test in arm.tests
+        if not datasets or test.data.name in datasets
+    )
+    return replace(arm, recipe=replace(arm.recipe, data=_with_root(arm.recipe.data, root)), tests=tests)
 
-    recipe = replace(with_fields(arm.recipe, fields), data=data_of(arm.recipe.data))
-    return replace(arm, recipe=recipe, tests=tuple(replace(test, data=data_of(test.data)) for test in arm.tests))
+
+def built(name: str, scale: Scale, fields: Mapping[str, str]) -> Experiment:
+    """The experiment of an item, with fields that a user sets for all of its recipes.
+
+    Raises:
+        InputError: if there is no such item.
+        RecipeError: if a field is unknown, its value is wrong, or the item itself varies it.
+    """
+    plain = build(name, scale)
+    for field in (typed.replace("-", "_") for typed in fields):
+        values = {str(flat(arm.recipe).get(field)) for arm in plain.arms}
+        if len(values) > 1:
+            raise RecipeError(f"{name} varies {field} itself ({', '.join(sorted(values))}); leave it out.")
+    return build(name, scale.with_fields(fields)) if fields else plain
 
 
 def _with_root(data: DataRecipe, root: str | Path | None) -> DataRecipe:
@@ -90,16 +99,15 @@ def runs_of(looks: Sequence[Look]) -> list[PlannedRun]:
     return list({look.run.recipe.hash: look.run for look in looks}.values())
 
 
+def setting_of(recipe: Recipe) -> str:
+    """What is trained, whatever the seed and wherever the data lies: a short hash."""
+    return replace(recipe, seed=0).hash
+
+
 def planned(recipe: Recipe) -> PlannedRun:
     """A run with the name that its recipe and seed give it, whatever item asks for it."""
     name = f"{recipe.name}_seed{recipe.seed}_{recipe.hash[:_HASH_DIGITS]}"
     return PlannedRun(name=name, recipe=recipe, setting=recipe.name)
-
-
-def with_those_before(folder: Path, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """A plan that holds the runs of the folder's plan too: one folder serves all items of a scale."""
-    before = read_plan(folder) if (folder / "plan.json").is_file() else []
-    return list({run.name: run for run in (*before, *runs)}.values())
 
 
 class Needed(NamedTuple):
@@ -151,7 +159,7 @@ def require_data(needed: Sequence[Needed]) -> None:
     """
     wrong = missing(needed)
     if wrong:
-        only = " Or leave sets out with --datasets NAME..."
+        only = " Or train and score on others alone: --datasets NAME..."
         raise InputError(" ".join(wrong.values()) + only)
 
 

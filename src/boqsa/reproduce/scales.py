@@ -4,11 +4,10 @@ An item asks a scale for the recipes of a data set of the paper and a family of 
 catalog's recipe; the small one gives a network and a budget of minutes, on the data set itself at 32x32 or on what
 stands in for it where the original is out of reach.
 
-The small settings were fixed on seeds 100 to 102 from the curves of SA and QSA alone, before BO-QSA was run, and are
-the same for all methods (docs/reproduction.md).
+The small settings are the same for all methods. How they are fixed, and whether they are, is in docs/reproduction.md.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,6 +21,7 @@ from boqsa.recipes import (
     TransformerRecipe,
     get_recipe,
 )
+from boqsa.recipes.fields import with_fields
 from boqsa.recipes.paper import as_slot_attention
 
 Family = Literal["mixture", "transformer", "slot_attention", "slate"]
@@ -51,6 +51,13 @@ class Scale:
     """Data set of the paper -> the data sets of this scale."""
     at_once: int | None
     """Runs at a time, where the user names no number; None leaves it to the machine."""
+
+    def with_fields(self, fields: Mapping[str, str]) -> "Scale":
+        """The scale with fields set in every recipe that items start from; what an item sets itself stays its own."""
+        return replace(
+            self,
+            recipes=lambda dataset, family: [with_fields(recipe, fields) for recipe in self.recipes(dataset, family)],
+        )
 
     def recipe(self, dataset: str, family: Family) -> Recipe:
         """The recipe of a data set that has no more than one at this scale."""

@@ -32,6 +32,8 @@ class FirstStep(NamedTuple):
 class Separation(NamedTuple):
     """How well the slots of different indices are told apart after one iteration."""
 
+    initial_silhouette: float
+    """Of the initial slots, grouped by slot index: 1 where queries are learned, about 0 where slots are samples."""
     silhouette: float
     """Of the updated slots, grouped by slot index: -1 to 1. About 0 or below where the index means nothing."""
     nearest_query_accuracy: float
@@ -116,11 +118,11 @@ def separation(initial: Float[np.ndarray, "N K D"], updated: Float[np.ndarray, "
     except ImportError:
         raise InputError(f"the silhouette is missing: {INSTALL_SCIKIT_LEARN}.") from None
     index = np.tile(np.arange(slots), images)
-    silhouette = silhouette_score(updated.reshape(-1, size).astype(np.float64), index)
+    before, after = (silhouette_score(part.reshape(-1, size).astype(np.float64), index) for part in (initial, updated))
     distance = np.linalg.norm(updated[:, :, None] - initial[:, None], axis=-1)  # (N, K updated, K initial)
     nearest = distance.argmin(axis=-1)  # (N, K)
     accuracy = (nearest == np.arange(slots)).mean()
-    return Separation(float(silhouette), float(accuracy), 1 / slots, images, slots)
+    return Separation(float(before), float(after), float(accuracy), 1 / slots, images, slots)
 
 
 def _check(initial: Float[np.ndarray, "N K D"], updated: Float[np.ndarray, "N K D"]) -> None:

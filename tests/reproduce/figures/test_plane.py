@@ -5,7 +5,7 @@ from boqsa.reports import slot_colours
 from boqsa.reproduce.figures import Panel, plane_figure
 from boqsa.reproduce.separation import Separation
 
-NUMBERS = Separation(0.5, 0.75, 1 / 3, 8, 3)
+NUMBERS = Separation(1.0, 0.5, 0.75, 1 / 3, 8, 3)
 
 
 def panel(*, learned: bool, slots: int = 3) -> Panel:

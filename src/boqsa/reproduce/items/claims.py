@@ -39,6 +39,7 @@ def stability(scale: Scale) -> Experiment:
                     )
                     arms.append(Arm(method=method, recipe=recipe, tests=(test,)))
     return Experiment(
+        baseline="warmup=on;clipping=on",
         varies_conditions=True,
         item="stability",
         title="Stability: without warm-up, without clipping",
@@ -62,6 +63,7 @@ def noise(scale: Scale) -> Experiment:
                 condition = f"sigma_steps={share:.0%};perturbation={perturbation if steps else 'none'}"
                 arms.append(_one(variant(base, "BO-QSA", changes), "BO-QSA", condition))
     return Experiment(
+        baseline="sigma_steps=0%;perturbation=none",
         varies_conditions=True,
         item="noise",
         title="Noise on the queries: none, 10 % and 50 % of the steps",
@@ -72,6 +74,7 @@ def noise(scale: Scale) -> Experiment:
 def vq_weight(scale: Scale) -> Experiment:
     """B.3: the consistency loss works for small weights alone."""
     return Experiment(
+        baseline="weight=0",
         varies_conditions=True,
         item="vq_weight",
         title="Weight of the VQ constraint",
@@ -94,7 +97,13 @@ def iterations(scale: Scale) -> Experiment:
             recipe = variant(base, "I-QSA", {"model.iterations": str(count)})
             arms.append(_one(recipe, "I-QSA", f"training_iterations={count}"))
         arms.append(_one(variant(base, "BO-QSA"), "BO-QSA", f"training_iterations={base.model.iterations}"))
-    return Experiment(varies_conditions=True, item="iterations", title="Training iterations of I-QSA", arms=tuple(arms))
+    return Experiment(
+        baseline="training_iterations=3",
+        varies_conditions=True,
+        item="iterations",
+        title="Training iterations of I-QSA",
+        arms=tuple(arms),
+    )
 
 
 def dvae_kernel(scale: Scale) -> Experiment:
@@ -105,6 +114,7 @@ def dvae_kernel(scale: Scale) -> Experiment:
         ({"model.dvae_kernel": "3", "model.features": "tokens"}, "dvae_kernel=3;features=tokens"),
     ]
     return Experiment(
+        baseline="dvae_kernel=3;features=image",
         varies_conditions=True,
         item="dvae_kernel",
         title="Kernel of the dVAE, and what slots attend to",
@@ -119,11 +129,18 @@ def capacity(scale: Scale) -> Experiment:
         model = base.model
         for part in ("encoder", "decoder"):
             channels = getattr(model, f"{part}_channels")
-            for factor, name in ((0.5, "half"), (1, "same"), (2, "double")):
+            for factor, name in ((0.5, "half"), (2, "double")):
                 changed = ",".join(str(max(1, int(width * factor))) for width in channels)
                 recipe = variant(base, "BO-QSA", {f"model.{part}_channels": changed})
                 arms.append(_one(recipe, "BO-QSA", f"{part}={name}"))
-    return Experiment(varies_conditions=True, item="capacity", title="Width of encoder and decoder", arms=tuple(arms))
+        arms.append(_one(variant(base, "BO-QSA"), "BO-QSA", "both=same"))
+    return Experiment(
+        baseline="both=same",
+        varies_conditions=True,
+        item="capacity",
+        title="Width of encoder and decoder",
+        arms=tuple(arms),
+    )
 
 
 def more_objects(scale: Scale) -> Experiment:
@@ -141,6 +158,7 @@ def more_objects(scale: Scale) -> Experiment:
         item="more_objects",
         title="Trained on 2 to 4 objects, tested on 5 and 6 (built-in scenes)",
         arms=tuple(arms),
+        compared=(("SA", "BO-QSA"),),
         shown=("ari_fg", "msc_fg"),
     )
 
@@ -198,6 +216,7 @@ def differences(scale: Scale) -> Experiment:
         ({"model.iterations": "4"}, "iterations=4"),
     ]
     return Experiment(
+        baseline="setting=published",
         varies_conditions=True,
         item="differences",
         title="Where the paper and its code differ",

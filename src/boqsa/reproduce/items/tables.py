@@ -79,6 +79,11 @@ def table3(scale: Scale) -> Experiment:
         item="table3",
         title="Table 3: reconstruction error, summed over pixels and channels",
         arms=tuple(arms),
+        compared=(
+            ("BO-QSA (mixture)", "Slot-Attention (mixture)"),
+            ("BO-QSA (transformer)", "SLATE (transformer)"),
+        ),
+        shown=errors,
         paper_tables=(3,),
         notes=(
             "A transformer model has three reconstructions (spec 3.9), and the paper does not say which is meant: "

@@ -193,6 +193,26 @@ def write_plan(sweep: Path, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     return added
 
 
+def grow_plan(sweep: Path, runs: Sequence[PlannedRun]) -> None:
+    """Add runs to the plan of a folder, or begin one; several processes may do so at the same time.
+
+    Of a run that is in the plan already, the recipe is the new one: its data may lie elsewhere now.
+
+    Raises:
+        RunError: if the folder holds something else than a plan, a run has another recipe there, or the folder cannot
+            be made.
+    """
+    if sweep.exists() and not (sweep / KEPT).is_dir():
+        check_place(sweep, runs)
+    try:
+        (sweep / KEPT).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make {sweep}: {error.strerror}; choose another folder for the runs.") from None
+    with one_process(sweep / KEPT / "grow.lock", wait=True):
+        before = read_plan(sweep) if (sweep / PLAN).is_file() else []
+        write_plan(sweep, list({run.name: run for run in (*before, *runs)}.values()))
+
+
 def read_plan(sweep: Path) -> list[PlannedRun]:
     """The plan of a sweep.
 

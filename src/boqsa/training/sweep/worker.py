@@ -42,7 +42,7 @@ def work_on(sweep: Path, run: PlannedRun, *, threads: int = 0, evaluate: bool = 
             if not state.finished and not _train(_on_this_machine(run.recipe, folder, threads), folder):
                 return Ended(Outcome.STOPPED)
             if not is_done(state_of_planned(sweep, run), evaluate=evaluate):
-                evaluate_run(folder, device=_device(run.recipe), command=f"boqsa evaluate {folder}")
+                evaluate_run(folder, device=device_of(run.recipe), command=f"boqsa evaluate {folder}")
             return Ended(Outcome.DONE)
     except BusyError:
         return Ended(Outcome.BUSY)
@@ -72,7 +72,8 @@ def _on_this_machine(recipe: Recipe, folder: Path, threads: int) -> Recipe:
     return replace(recipe, train=replace(recipe.train, threads=recipe.train.threads or began or threads))
 
 
-def _device(recipe: Recipe) -> str:
+def device_of(recipe: Recipe) -> str:
+    """Where a run of a recipe is scored."""
     return "cuda" if recipe.train.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
 
 
