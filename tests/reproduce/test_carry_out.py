@@ -120,7 +120,7 @@ def ask(
 def test_an_item_writes_its_rows_its_table_and_its_pictures(place: Path, name: str) -> None:
     done = ask(place, name)
     assert not done.failed
-    experiment = build(name, SMALL)
+    experiment = built(name, SMALL, TOY)
     table = place / "out" / f"{name}.csv"
     rows = read_rows(table)
     asked = {(arm.method, test.data.name, test.condition) for arm in experiment.arms for test in arm.tests}

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from boqsa.reproduce.experiment import Experiment
-from boqsa.reproduce.findings import finding_lines
+from boqsa.reproduce.findings import finding_lines, pairs_table
 from boqsa.reproduce.layout import layout_of
 from boqsa.reproduce.rows import Row
 
@@ -16,18 +16,16 @@ def experiment(**fields: object) -> Experiment:
 
 def test_a_pair_is_told_with_its_interval_and_verdict(make_rows: Make) -> None:
     rows = make_rows({"A": [0.50, 0.52, 0.51], "B": [0.40, 0.43, 0.41]})
-    (line,) = finding_lines(experiment(compared=(("A", "B"), ("A", "C"))), rows, layout_of(rows))
-    assert line.startswith("A better than B in scenes ari_fg: +0.097 (95 % interval ")
-    assert "3 paired seeds): seen; 2 seeds of each would show it with 80 % power." in line
-    (turned,) = finding_lines(experiment(compared=(("B", "A"),)), rows, layout_of(rows))
-    assert "-0.097" in turned
-    assert "not seen" in turned
+    _, _, line = pairs_table([("A", "B"), ("A", "C")], rows, layout_of(rows)).strip().split("\n")
+    assert line == "| A | B | scenes ari_fg | +0.097 | +0.082 to +0.111 | 3 paired | seen | 2 |"
+    turned = pairs_table([("B", "A")], rows, layout_of(rows))
+    assert "| B | A | scenes ari_fg | -0.097 | -0.111 to -0.082 | 3 paired | not seen |" in turned
+    assert not pairs_table([("A", "C")], rows, layout_of(rows))
 
 
 def test_lower_errors_are_better(make_rows: Make) -> None:
     rows = make_rows({"A": [0.10, 0.11, 0.10], "B": [0.30, 0.31, 0.30]}, metric="mse")
-    (line,) = finding_lines(experiment(compared=(("A", "B"),)), rows, layout_of(rows))
-    assert "+0.200" in line
+    assert "| +0.200 |" in pairs_table([("A", "B")], rows, layout_of(rows))
 
 
 def test_the_interaction_is_what_bilevel_gains_on_queries_less_what_it_gains_on_samples(make_rows: Make) -> None:

@@ -19,25 +19,35 @@ _TRAINED = 3
 
 
 def finding_lines(experiment: Experiment, rows: Sequence[Row], layout: Layout) -> list[str]:
-    """Everything that there is to say of an item's rows, a sentence each."""
+    """Everything else that there is to say of an item's rows, a sentence each."""
     return [
-        *_pairs(experiment.compared, rows, layout),
         *(_interactions(rows, layout) if experiment.is_grid else []),
         *(_kept(rows) if any(row.condition.startswith(_TEST_ITERATIONS) for row in rows) else []),
     ]
 
 
-def _pairs(pairs: Sequence[tuple[str, str]], rows: Sequence[Row], layout: Layout) -> list[str]:
-    """Whether the first of each pair is better than the second; both are known to differ in the method alone."""
+def pairs_table(pairs: Sequence[tuple[str, str]], rows: Sequence[Row], layout: Layout) -> str:
+    """Whether the first of each pair is better than the second, as Markdown; empty if there is nothing to compare.
+
+    Args:
+        pairs: Methods that are known to differ in what the pair is about alone.
+        rows: Of any methods.
+        layout: Its columns are compared.
+    """
     lines = []
     for (one, other), column in itertools.product(pairs, layout.columns):
         scores, sign = scores_in(column, "last", rows), direction(column.metric)
         if one in scores and other in scores and sign:
             found = difference(*(scores[one].by_seed, scores[other].by_seed)[::sign])
             needed = seeds_needed(scores[one].spread, scores[other].spread, found.mean)
-            seeds = "" if needed is None else f"; {needed} seeds of each would show it with 80 % power"
-            lines.append(f"{one} better than {other} in {column.name}: {found.text()}{seeds}.")
-    return lines
+            interval = "—" if found.interval is None else found.interval.text()
+            runs = f"{len(found.seeds)} paired" if found.is_paired else " and ".join(map(str, found.n))
+            cells = [one, other, column.name, f"{found.mean:+.3f}", interval, runs, found.verdict]
+            lines.append(f"| {' | '.join([*cells, '—' if needed is None else str(needed)])} |")
+    if not lines:
+        return ""
+    head = ["better", "than", "in", "by", "95 % interval", "runs", "verdict", "seeds for that"]
+    return "\n".join([f"| {' | '.join(head)} |", "| --- " * len(head) + "|", *lines, ""])
 
 
 def _interactions(rows: Sequence[Row], layout: Layout) -> list[str]:

@@ -71,9 +71,12 @@ def built(name: str, scale: Scale, fields: Mapping[str, str]) -> Experiment:
     """
     plain = build(name, scale)
     for field in (typed.replace("-", "_") for typed in fields):
-        values = {str(flat(arm.recipe).get(field)) for arm in plain.arms}
-        if len(values) > 1:
-            raise RecipeError(f"{name} varies {field} itself ({', '.join(sorted(values))}); leave it out.")
+        values: dict[tuple[str, str], set[str]] = {}  # recipes for other data or of another model may differ anyway
+        for recipe in (arm.recipe for arm in plain.arms):
+            values.setdefault((recipe.data.name, recipe.model.kind), set()).add(str(flat(recipe).get(field)))
+        varied = next((found for found in values.values() if len(found) > 1), None)
+        if varied:
+            raise RecipeError(f"{name} varies {field} itself ({', '.join(sorted(varied))}); leave it out.")
     return build(name, scale.with_fields(fields)) if fields else plain
 
 

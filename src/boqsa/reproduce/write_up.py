@@ -4,12 +4,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from boqsa.reproduce.experiment import Experiment
-from boqsa.reproduce.findings import finding_lines
+from boqsa.reproduce.findings import finding_lines, pairs_table
 from boqsa.reproduce.layout import layout_of
 from boqsa.reproduce.paper import paper_cells
 from boqsa.reproduce.rows import Row
 from boqsa.reproduce.scales import STAND_INS
 from boqsa.reproduce.tables import markdown_table
+
+_PAIRS = (
+    "**Pairs, at checkpoint `last`.** Verdicts go by the 95 % t-interval of the difference, over common seeds where "
+    "there are two or more, not corrected for the number of comparisons; seeds are those of each that a two-sided 5 % "
+    "test needs to see the difference with 80 % power."
+)
 
 
 def write_up(experiment: Experiment, rows: Sequence[Row]) -> str:
@@ -27,6 +33,9 @@ def write_up(experiment: Experiment, rows: Sequence[Row]) -> str:
         cells = paper_cells(table) if table else []
         layout = layout_of(rows, cells, metrics=experiment.shown, stand_ins=stand_ins, first=experiment.first)
         parts.append(markdown_table(experiment.item, rows, layout, cells, notes=experiment.notes))
+        pairs = pairs_table(experiment.compared, rows, layout)
+        if pairs:
+            parts.append(f"{_PAIRS}\n\n{pairs}")
         found = finding_lines(experiment, rows, layout)
         if found:
             parts.append("At checkpoint `last`:\n\n" + "".join(f"- {sentence}\n" for sentence in found))
