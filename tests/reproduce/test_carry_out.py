@@ -12,12 +12,12 @@ from PIL import Image
 from boqsa.data import builtin
 from boqsa.data.packing import write_packed
 from boqsa.data.scenes import SceneSettings, render_scenes
-from boqsa.errors import InputError
+from boqsa.errors import InputError, RunError
 from boqsa.reproduce import measure
 from boqsa.reproduce.carry_out import Done, carry_out
 from boqsa.reproduce.experiment import Test
 from boqsa.reproduce.items import ITEMS, build
-from boqsa.reproduce.measure import Found, look_at
+from boqsa.reproduce.measure import Found, look_at, take_looks
 from boqsa.reproduce.plan import built, data_needed, looks_of, placed, require_data, runs_of
 from boqsa.reproduce.rows import read_rows
 from boqsa.reproduce.scales import SMALL, task_of
@@ -261,3 +261,18 @@ def test_items_share_their_runs(place: Path) -> None:
     ask(place, "figure2", "figure3", "figure1", engine=again)
     assert not again.started
     assert runs_of(looks_of([build("figure2", SMALL)], [0]))
+
+
+@pytest.mark.system
+def test_looks_in_processes_of_their_own_find_the_same(place: Path) -> None:
+    items = [built("figure8", SMALL, TOY)]
+    looks = looks_of(placed(items, root=place / "data"), (0,))
+    ask(place, "figure8")
+    ((_, here),) = take_looks(place / "runs", looks, workers=0)
+    shutil.rmtree(looks[0].run.folder(place / "runs") / "looks")
+    ((_, there),) = take_looks(place / "runs", looks, workers=1)
+    assert there == here
+    shutil.rmtree(looks[0].run.folder(place / "runs") / "checkpoints")
+    ((_, gone),) = take_looks(place / "runs", looks, workers=1)
+    assert isinstance(gone, RunError)
+    shutil.rmtree(looks[0].run.folder(place / "runs"))
