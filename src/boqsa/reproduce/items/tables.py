@@ -256,14 +256,15 @@ def elsewhere(recipe: Recipe, dataset: str, *, condition: str) -> Test:
 
 
 def _transfers(scale: Scale, pairs: Mapping[str, tuple[str, ...]], methods: tuple[str, ...]) -> tuple[Arm, ...]:
-    """Trained on each key, and scored on its own test and on the sets of its value."""
+    """Trained on each key; scored on its own test, and on the sets of its value."""
     arms = []
     for source, targets in pairs.items():
         for method in methods:
             for base in scale.recipes(source, "transformer"):
                 recipe = variant(base, method)
                 name = recipe.data.name
-                others = [found for target in targets for found in scale.data_names(target)]
+                others = [found for target in (*targets, source) for found in scale.data_names(target)]
+                others.remove(name)  # where several sets stand in for one, the others are targets too
                 tests = [elsewhere(recipe, other, condition=f"trained_on={name}") for other in others]
                 arms.append(Arm(method=method, recipe=recipe, tests=(own_test(recipe), *tests)))
     return tuple(arms)
