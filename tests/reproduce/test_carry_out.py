@@ -135,19 +135,24 @@ def test_an_item_writes_its_rows_its_table_and_its_pictures(place: Path, name: s
         assert min(Image.open(picture).size) > 50
 
 
-def test_what_is_done_is_not_done_again_and_what_was_deleted_comes_back_bit_for_bit(place: Path) -> None:
-    ask(place, "figure6")
-    before = (place / "out" / "figure6.csv").read_bytes()
+@pytest.mark.parametrize(("item", "deleted"), [("figure6", "consistency_weight=0.01_"), ("figure14", "flowers17_")])
+def test_what_is_done_is_not_done_again_and_what_was_deleted_comes_back_bit_for_bit(
+    place: Path, item: str, deleted: str
+) -> None:
+    """Of a mixture whose slots are looked at, and of a transformer that is scored."""
+    ask(place, item)
+    table = place / "out" / f"{item}.csv"
+    before = table.read_bytes()
     again = InProcess()
-    ask(place, "figure6", engine=again)
+    ask(place, item, engine=again)
     assert not again.started
-    assert (place / "out" / "figure6.csv").read_bytes() == before
-    gone = next(path for path in (place / "runs").iterdir() if "consistency_weight=0.01_" in path.name)
+    assert table.read_bytes() == before
+    gone = next(path for path in (place / "runs").iterdir() if deleted in path.name and "_bo_qsa" in path.name)
     shutil.rmtree(gone)
-    (place / "out" / "figure6.csv").unlink()
-    ask(place, "figure6", engine=again)
+    table.unlink()
+    ask(place, item, engine=again)
     assert again.started == [gone.name]
-    assert (place / "out" / "figure6.csv").read_bytes() == before
+    assert table.read_bytes() == before
 
 
 def test_a_run_that_fails_is_told_and_counts_as_failed(place: Path) -> None:
