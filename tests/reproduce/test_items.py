@@ -27,7 +27,7 @@ def test_an_item_is_what_it_is_called_and_plans_runs(name: str, scale: Scale) ->
         assert not arm.recipe.data.root
 
 
-@pytest.mark.parametrize("scale", SCALES.values(), ids=str)
+@pytest.mark.parametrize("scale", SCALES.values(), ids=list(SCALES))
 def test_a_row_is_told_from_every_other(scale: Scale) -> None:
     for name in ITEMS:
         looks = looks_of([build(name, scale)], [0])
@@ -38,7 +38,7 @@ def test_a_row_is_told_from_every_other(scale: Scale) -> None:
         assert len(set(keys)) == len(keys), name
 
 
-@pytest.mark.parametrize("scale", SCALES.values(), ids=str)
+@pytest.mark.parametrize("scale", SCALES.values(), ids=list(SCALES))
 def test_runs_that_compute_the_same_are_one(scale: Scale) -> None:
     from dataclasses import replace
 
@@ -48,7 +48,7 @@ def test_runs_that_compute_the_same_are_one(scale: Scale) -> None:
     assert len(nameless) == len(runs), "two recipes differ in nothing but their name"
 
 
-@pytest.mark.parametrize("scale", SCALES.values(), ids=str)
+@pytest.mark.parametrize("scale", SCALES.values(), ids=list(SCALES))
 def test_every_recipe_of_every_item_builds(scale: Scale) -> None:
     shapes = {}
     for run in runs_of(looks_of([build(name, scale) for name in ITEMS], [0])):
