@@ -102,6 +102,8 @@ def changed(recipe: Recipe, name: str) -> Recipe:
         other = next(choice for choice in get_args(kind) if choice != value)
     elif isinstance(value, bool):
         other = not value
+    elif name == "data.scene_objects":  # always two
+        other = (1, 6)
     elif isinstance(value, tuple):
         other = (*value, 1)
     elif isinstance(value, float):

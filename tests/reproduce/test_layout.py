@@ -36,7 +36,7 @@ def test_seeds_of_two_protocols_are_not_averaged(make_rows: MakeRows) -> None:
 
 def test_a_part_that_one_seed_alone_states_is_another_protocol(make_rows: MakeRows) -> None:
     rows = make_rows({"SA": [0.4]}) + [row._replace(seed=1) for row in make_rows({"SA": [0.5]}, variant=None)]
-    with pytest.raises(InputError, match="a part is known of one seed alone"):
+    with pytest.raises(InputError, match="other recipes, or a part is known of one alone"):
         scores_in(SCENES, "last", rows)
 
 

@@ -11,7 +11,8 @@ from boqsa.errors import InputError
 from boqsa.reproduce.rows import Row, read_rows, write_rows
 
 PROTOCOL = (
-    "data=scenes; variant=renderer 4; split=test; images=1000; image_size=32; slots=5; masks=decoder; metric=ari_fg"
+    "data=scenes; variant=renderer 4; split=test; images=1000; image_size=32; slots=5; masks=decoder; metric=ari_fg; "
+    "recipe=a1b2"
 )
 ROW = Row("BO-QSA (mixture)", "scenes", "ari_fg", "", 0, "last", PROTOCOL, 0.1)
 
