@@ -19,7 +19,7 @@ Task = Literal["multi_object", "foreground", "instances"]
 _ADDED_LATER = {"added_later": True}
 """Metadata of a field that old recipes lack: at its default they keep their hash, and unfinished runs go on."""
 
-_METRICS_OF_TASK = {"multi_object": "ari_fg", "foreground": "iou", "instances": "ap"}
+METRIC_OF_TASK = {"multi_object": "ari_fg", "foreground": "iou", "instances": "ap"}
 """Label metric that checkpoints of a task are chosen by."""
 
 
@@ -340,10 +340,10 @@ class EvaluateRecipe:
         _within_limits(self)
         for name in ("task", "select_by"):
             _one_of(self, name)
-        if self.select_by != _METRICS_OF_TASK[self.task]:
+        if self.select_by != METRIC_OF_TASK[self.task]:
             raise RecipeError(
                 f"evaluate.select_by {self.select_by!r} is not a metric of evaluate.task {self.task!r}; "
-                f"use {', '.join(f'{metric} with {task}' for task, metric in _METRICS_OF_TASK.items())}."
+                f"use {', '.join(f'{metric} with {task}' for task, metric in METRIC_OF_TASK.items())}."
             )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from boqsa.inference.load import load
 from boqsa.models import Output, TransformerModel
+from boqsa.models.published import Model
 from boqsa.reports import save_png
 from boqsa.reproduce.experiment import Experiment, Test
 from boqsa.reproduce.figures import (
@@ -67,9 +68,9 @@ def draw(experiment: Experiment, pairs: Pairs, rows: Sequence[Row], runs_folder:
 def _grid(pairs: Pairs, runs_folder: Path) -> dict[str, Picture]:
     pictures = {}
     for look in _of_first_seed(pairs):
-        image, true, output = _pass(look, look.test, runs_folder)
-        reconstruction = output.reconstruction
         model = load(look.run.folder(runs_folder))
+        image, true, output = _pass(model, look.test)
+        reconstruction = output.reconstruction
         if isinstance(model, TransformerModel):  # the dVAE's sees no slots: show what the tokens are said to be
             with torch.inference_mode():
                 reconstruction = model.teacher_forced(output).image
@@ -115,7 +116,7 @@ def _attention(pairs: Pairs, runs_folder: Path) -> dict[str, Picture]:
     for looks in by_run.values():
         sets = []
         for look in looks:
-            image, _, output = _pass(look, look.test, runs_folder)
+            image, _, output = _pass(load(look.run.folder(runs_folder)), look.test)
             sets.append(AttentionSet(look.test.data.name, image, output.attention))
         source = looks[0].run.recipe.data.name
         for target in sets[1:]:
@@ -126,7 +127,7 @@ def _attention(pairs: Pairs, runs_folder: Path) -> dict[str, Picture]:
 def _slots(pairs: Pairs, runs_folder: Path) -> dict[str, Picture]:
     pictures = {}
     for look in _of_first_seed(pairs):
-        image, _, output = _pass(look, look.test, runs_folder)
+        image, _, output = _pass(load(look.run.folder(runs_folder)), look.test)
         pictures[f"{look.test.data.name}_{_plain(look.method)}"] = slots_figure(image, output)
     return pictures
 
@@ -140,11 +141,10 @@ def _of_first_seed(pairs: Pairs) -> list[Look]:
     return list(looks.values())
 
 
-def _pass(look: Look, test: Test, runs_folder: Path) -> tuple[Tensor, Tensor | None, Output]:
-    """The first images of a test, their true masks if there are some, and what the last checkpoint makes of them."""
+def _pass(model: Model, test: Test) -> tuple[Tensor, Tensor | None, Output]:
+    """The first images of a test, their true masks if there are some, and what a model makes of them."""
     dataset = test_split(test)
     sample = dataset.batch(range(min(_SHOWN, len(dataset))))
-    model = load(look.run.folder(runs_folder))
     (output,) = outputs(model, sample["image"], iterations=test.iterations, batch_size=_SHOWN)
     return sample["image"], sample.get("mask"), output
 

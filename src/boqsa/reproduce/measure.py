@@ -27,6 +27,7 @@ from boqsa.inference.load import load
 from boqsa.inference.run import CHECKPOINTS, MODEL, read_manifest, read_recipe
 from boqsa.plain import read_json, without_nan
 from boqsa.recipes import EvaluateRecipe
+from boqsa.recipes.recipe import METRIC_OF_TASK
 from boqsa.reproduce.binding import binding
 from boqsa.reproduce.experiment import BINDING_PREFIX, Test
 from boqsa.reproduce.plan import Look, test_split
@@ -41,7 +42,6 @@ from boqsa.training.sweep.worker import device_of
 FOLDER = "looks"
 """Below the run folder."""
 
-_SELECT_BY = {"multi_object": "ari_fg", "foreground": "iou", "instances": "ap"}
 _FAILED = ("broken", "collapsed", "flat")
 _BINDING_IMAGES = 500
 _SEPARATION_IMAGES = 100
@@ -95,7 +95,7 @@ def look_at(folder: Path, test: Test) -> Found:
         return Found(**before["found"])
     protocol = EvaluateRecipe(
         task=test.task,  # type: ignore[arg-type]
-        select_by=_SELECT_BY[test.task],  # type: ignore[arg-type]
+        select_by=METRIC_OF_TASK[test.task],  # type: ignore[arg-type]
         batch_size=recipe.evaluate.batch_size,
     )
     with _threads(recipe.train.threads):
@@ -257,7 +257,7 @@ def take_looks(runs_folder: Path, looks: Sequence[Look], *, workers: int) -> Ite
         workers: Processes; the cores are divided where recipes name no number of threads.
 
     Yields:
-        Every look, in no order of theirs, with what it found or why it could not be taken.
+        Every look, those at one thing together, with what it found or why it could not be taken.
     """
     different: dict[tuple[str, Test], list[Look]] = {}
     for look in looks:

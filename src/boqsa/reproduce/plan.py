@@ -118,8 +118,6 @@ class Needed(NamedTuple):
 
     data: DataRecipe
     split: str
-    what_for: str
-    """Of it that the user is told: "training" or "test"."""
 
 
 def data_needed(looks: Sequence[Look]) -> list[Needed]:
@@ -130,15 +128,15 @@ def data_needed(looks: Sequence[Look]) -> list[Needed]:
 def _needed(looks: Sequence[Look]) -> Iterator[Needed]:
     for look in looks:
         data = look.run.recipe.data
-        yield Needed(data, data.train_split, "training")
+        yield Needed(data, data.train_split)
     for look in looks:
-        yield Needed(look.test.data, look.test.data.test_split, "test")
+        yield Needed(look.test.data, look.test.data.test_split)
 
 
 def missing(needed: Sequence[Needed]) -> dict[str, str]:
     """What is wrong with each data set that cannot be used, by its name; empty if all is well."""
     wrong = {}
-    for data, split, _ in needed:
+    for data, split in needed:
         if data.name == "scenes" or data.name in wrong:
             continue
         if data.root is None:

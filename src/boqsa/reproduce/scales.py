@@ -59,11 +59,6 @@ class Scale:
             recipes=lambda dataset, family: [with_fields(recipe, fields) for recipe in self.recipes(dataset, family)],
         )
 
-    def recipe(self, dataset: str, family: Family) -> Recipe:
-        """The recipe of a data set that has no more than one at this scale."""
-        (recipe,) = self.recipes(dataset, family)
-        return recipe
-
 
 def task_of(dataset: str) -> str:
     """Which metrics a data set is scored by."""
