@@ -52,6 +52,15 @@ def test_a_plan_for_people_names_recipes_hours_and_missing_data(capsys: pytest.C
     assert "missing: flowers17 is needed at 32x32: pass --data.root DIR" in text
 
 
+def test_names_too_long_for_the_terminal_leave_the_numbers_room(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = told(capsys, "table17", "--seeds", "0", "--dry-run")
+    assert all(word in text for word in ("hours each", "0 of 1", "6000", "query_update=kmeans"))
+    assert all(len(line) <= 80 for line in text.splitlines() if "│" in line)
+
+
 def test_hours_of_a_recipe_that_was_run_are_those_it_took(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

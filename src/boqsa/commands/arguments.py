@@ -115,20 +115,26 @@ def print_table(
 ) -> None:
     """A table on stdout; floats with three digits, numbers to the right.
 
-    On a narrow terminal the widest columns are broken; `first_whole` spares the first one. With `full_width`, lines
+    On a narrow terminal the widest columns are broken; `first_whole` spares the first one, unless that alone leaves
+    the others no room: then it is the one that is broken. With `full_width`, lines
     in a pipe or a file, which has no width, are as long as they need to be. With `last_below`, the last column, which
     has whole sentences, is printed below each row where the table would be wider than the terminal.
     """
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
+    cells = [[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row] for row in rows]
+    first, *others = zip(columns, *cells, strict=True)
+    least = sum(3 + max(len(word) for cell in column for word in (*cell.split(), "")) for column in others)
+    first_fits = max(map(len, first)) + 4 + least <= console.width
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
         numeric = all(isinstance(row[index], int | float) or row[index] == "" for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=first_whole and index == 0)
-    for row in rows:
-        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row))
-    console = Console()
+        whole = first_whole and (index == 0) == first_fits
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=whole, overflow="fold")
+    for row in cells:
+        table.add_row(*row)
     if full_width and not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = console.measure(table, options=console.options.update(max_width=10_000)).maximum
     if last_below and console.measure(table, options=console.options.update(max_width=10_000)).maximum > console.width:
