@@ -136,20 +136,26 @@ def test_fields_hold_for_all_recipes_and_tests() -> None:
 
 
 @pytest.mark.parametrize(
-    ("item", "field"),
+    ("item", "field", "value"),
     [
-        ("table16", "model.iterations"),
-        ("table7", "model.gradient"),
-        ("table7", "model.queries"),
-        ("noise", "train.sigma-steps"),
-        ("differences", "model.drop_path"),
-        ("stability", "train.clip_norm"),
-        ("vq_weight", "train.consistency_weight"),
+        ("table16", "model.iterations", "1"),
+        ("table7", "model.gradient", "bilevel"),
+        ("table7", "model.queries", "learned"),
+        ("noise", "train.sigma-steps", "1"),
+        ("differences", "model.drop_path", "0.5"),
+        ("stability", "train.clip_norm", "1"),
+        ("vq_weight", "train.consistency_weight", "1"),
     ],
 )
-def test_a_field_that_an_item_varies_is_not_the_users(item: str, field: str) -> None:
+def test_a_field_that_an_item_varies_is_not_the_users(item: str, field: str, value: str) -> None:
     with pytest.raises(RecipeError, match=f"{item} varies {field.replace('-', '_')} itself"):
-        built(item, SMALL, {field: "1"})
+        built(item, SMALL, {field: value})
+
+
+def test_twice_the_training_is_twice_the_users() -> None:
+    arms = built("difficulty", SMALL, {"train.steps": "3000", "train.sigma-steps": "100"}).arms
+    lengths = {arm.tests[0].condition[-1]: (arm.recipe.train.steps, arm.recipe.train.sigma_steps) for arm in arms}
+    assert lengths == {"1": (3000, 100), "2": (6000, 200)}
 
 
 def test_shares_of_the_steps_follow_the_steps() -> None:

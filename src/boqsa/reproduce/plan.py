@@ -8,6 +8,7 @@ from typing import NamedTuple
 from boqsa.data import PackedDataset
 from boqsa.errors import BoqsaError, InputError, RecipeError
 from boqsa.recipes import DataRecipe, Recipe
+from boqsa.recipes.fields import with_fields
 from boqsa.recipes.recipe import flat
 from boqsa.reproduce.experiment import Arm, Experiment, Test
 from boqsa.reproduce.items import build
@@ -69,15 +70,20 @@ def built(name: str, scale: Scale, fields: Mapping[str, str]) -> Experiment:
         InputError: if there is no such item.
         RecipeError: if a field is unknown, its value is wrong, or the item itself varies it.
     """
-    plain = build(name, scale)
-    for field in (typed.replace("-", "_") for typed in fields):
-        values: dict[tuple[str, str], set[str]] = {}  # recipes for other data or of another model may differ anyway
-        for recipe in (arm.recipe for arm in plain.arms):
-            values.setdefault((recipe.data.name, recipe.model.kind), set()).add(str(flat(recipe).get(field)))
-        varied = next((found for found in values.values() if len(found) > 1), None)
-        if varied:
-            raise RecipeError(f"{name} varies {field} itself ({', '.join(sorted(varied))}); leave it out.")
-    return build(name, scale.with_fields(fields)) if fields else plain
+    if not fields:
+        return build(name, scale)
+    plain, asked = build(name, scale), build(name, scale.with_fields(fields))
+    for typed, text in fields.items():
+        field = typed.replace("-", "_")
+        # the item's own, where the user's makes no difference; what follows the user's, as twice the steps, is fine
+        if any(
+            flat(after.recipe).get(field) == flat(before.recipe).get(field)
+            and after.recipe != with_fields(after.recipe, {field: text})
+            for before, after in zip(plain.arms, asked.arms, strict=False)
+        ):
+            own = dict.fromkeys(str(flat(arm.recipe)[field]) for arm in plain.arms if field in flat(arm.recipe))
+            raise RecipeError(f"{name} varies {field} itself ({', '.join(own)}); leave it out.")
+    return asked
 
 
 def _with_root(data: DataRecipe, root: str | Path | None) -> DataRecipe:

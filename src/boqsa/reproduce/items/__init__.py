@@ -39,6 +39,7 @@ ITEMS: dict[str, Callable[[Scale], Experiment]] = {
     "dvae_kernel": claims.dvae_kernel,
     "capacity": claims.capacity,
     "more_objects": claims.more_objects,
+    "difficulty": claims.difficulty,
     "mask_errors": claims.mask_errors,
     "differences": claims.differences,
 }

@@ -163,6 +163,37 @@ def more_objects(scale: Scale) -> Experiment:
     )
 
 
+def difficulty(scale: Scale) -> Experiment:
+    """B.4: the gain grows with the scene; and with how many slots, objects and steps is it seen at all?"""
+    settings: list[tuple[Mapping[str, str], str]] = [
+        ({}, "objects=2-4;slots=5;budget=1"),
+        ({"model.num_slots": "8"}, "objects=2-4;slots=8;budget=1"),
+        ({"model.num_slots": "8", "data.scene_objects": "5,6"}, "objects=5-6;slots=8;budget=1"),
+        ({}, "objects=2-4;slots=5;budget=2"),
+    ]
+    arms = []
+    for base in scale.recipes("scenes", "mixture"):
+        for method in ("SA", "QSA", "BO-QSA"):
+            for changes, condition in settings:
+                more = _longer(base, 2) if condition.endswith("budget=2") else {}
+                arms.append(_one(variant(base, method, {**changes, **more}), method, condition))
+    return Experiment(
+        varies_conditions=True,
+        item="difficulty",
+        title="Where the order of methods shows: more slots, more objects, twice the training (built-in scenes)",
+        first="BO-QSA",
+        arms=tuple(arms),
+        shown=("ari_fg", "msc_fg"),
+        notes=("budget=2 doubles the steps and every length in the schedules.",),
+    )
+
+
+def _longer(base: Recipe, factor: int) -> dict[str, str]:
+    """The whole training drawn out in time: steps, warm-up, decay and noise."""
+    lengths = ("steps", "warmup_steps", "half_life_steps", "sigma_steps")
+    return {f"train.{name}": str(factor * getattr(base.train, name)) for name in lengths}
+
+
 def mask_errors(scale: Scale) -> Experiment:
     """B.4: ARI-FG does not see how masks spill into the background. Nothing is trained, at either scale."""
     return Experiment(
