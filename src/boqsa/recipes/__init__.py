@@ -30,6 +30,7 @@ from boqsa.recipes.cpu import (
     shapestacks_transformer_small,
     ycb_transformer_small,
 )
+from boqsa.recipes.models import MixtureRecipe, TransformerRecipe
 from boqsa.recipes.paper import (
     birds_mixture,
     cars_mixture,
@@ -42,15 +43,7 @@ from boqsa.recipes.paper import (
     shapestacks_mixture,
     shapestacks_slot_attention,
 )
-from boqsa.recipes.recipe import (
-    DataRecipe,
-    DVAETrainRecipe,
-    EvaluateRecipe,
-    MixtureRecipe,
-    Recipe,
-    TrainRecipe,
-    TransformerRecipe,
-)
+from boqsa.recipes.recipe import DataRecipe, EvaluateRecipe, Recipe
 from boqsa.recipes.slate import (
     birds_slate,
     cars_slate,
@@ -60,6 +53,7 @@ from boqsa.recipes.slate import (
     shapestacks_slate,
     shapestacks_slate_boqsa,
 )
+from boqsa.recipes.training import DVAETrainRecipe, TrainRecipe
 from boqsa.recipes.transformer import (
     birds_transformer,
     cars_transformer,

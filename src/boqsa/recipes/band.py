@@ -18,7 +18,8 @@ from importlib.resources import files
 from typing import Any
 
 from boqsa.errors import InputError
-from boqsa.recipes.recipe import Recipe, TrainRecipe
+from boqsa.recipes.recipe import Recipe
+from boqsa.recipes.training import TrainRecipe
 
 LEAST_SEEDS = 3
 MARGIN = 0.5

@@ -6,15 +6,9 @@ The small versions show the whole path on a CPU, not the paper's scores.
 from dataclasses import replace
 
 from boqsa.recipes import slate, transformer
-from boqsa.recipes.recipe import (
-    DataRecipe,
-    DVAETrainRecipe,
-    EvaluateRecipe,
-    MixtureRecipe,
-    Recipe,
-    TrainRecipe,
-    TransformerRecipe,
-)
+from boqsa.recipes.models import MixtureRecipe, TransformerRecipe
+from boqsa.recipes.recipe import DataRecipe, EvaluateRecipe, Recipe
+from boqsa.recipes.training import DVAETrainRecipe, TrainRecipe
 
 _SMALL = MixtureRecipe(
     slot_size=32,

@@ -6,7 +6,9 @@ that it is meant to reproduce, with the score printed there (mean over 3 seeds).
 
 from dataclasses import replace
 
-from boqsa.recipes.recipe import DataRecipe, EvaluateRecipe, MixtureRecipe, Recipe, TrainRecipe
+from boqsa.recipes.models import MixtureRecipe
+from boqsa.recipes.recipe import DataRecipe, EvaluateRecipe, Recipe
+from boqsa.recipes.training import TrainRecipe
 
 _LARGE = MixtureRecipe(num_slots=8, encoder_strides=(2, 1, 1, 1), decoder_strides=(2, 2, 2, 2, 1))
 """128x128 images: stride 2 in the first encoder layer and in the fourth decoder layer (Tables 9 and 10)."""

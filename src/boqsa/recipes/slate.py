@@ -13,7 +13,9 @@ Choices where SLATE's code cannot be followed to the letter:
 
 from dataclasses import replace
 
-from boqsa.recipes.recipe import DataRecipe, DVAETrainRecipe, EvaluateRecipe, Recipe, TrainRecipe, TransformerRecipe
+from boqsa.recipes.models import TransformerRecipe
+from boqsa.recipes.recipe import DataRecipe, EvaluateRecipe, Recipe
+from boqsa.recipes.training import DVAETrainRecipe, TrainRecipe
 
 _SLATE = TransformerRecipe(
     slot_size=192,

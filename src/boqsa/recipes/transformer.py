@@ -6,7 +6,9 @@ that it is meant to reproduce, with the score printed there (mean over 3 seeds).
 
 from dataclasses import replace
 
-from boqsa.recipes.recipe import DataRecipe, EvaluateRecipe, Recipe, TrainRecipe, TransformerRecipe
+from boqsa.recipes.models import TransformerRecipe
+from boqsa.recipes.recipe import DataRecipe, EvaluateRecipe, Recipe
+from boqsa.recipes.training import TrainRecipe
 
 _TABLE_12 = TrainRecipe(learning_rate=1e-4, warmup_steps=10_000)
 

@@ -1,0 +1,147 @@
+"""What a recipe says of its model: the arguments of the model's constructor, and their documentation."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from boqsa.errors import RecipeError
+from boqsa.recipes.checks import ADDED_LATER, at_least, each_at_least_one, one_of, within, within_limits
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureRecipe:
+    """The arguments of `boqsa.models.MixtureModel`, except the image size, which is that of the data."""
+
+    num_slots: int = 5
+    """Number of slots."""
+    slot_size: int = 64
+    """Width of a slot."""
+    mlp_size: int = 128
+    """Hidden width of the feature MLP and of slot attention's MLP."""
+    encoder_channels: tuple[int, ...] = (64,) * 4
+    """Output channels of each 5x5 convolution (Table 9)."""
+    encoder_strides: tuple[int, ...] = (1, 1, 1, 1)
+    """Their strides."""
+    decoder_channels: tuple[int, ...] = (64,) * 5
+    """Output channels of each 5x5 transposed convolution (Table 10)."""
+    decoder_strides: tuple[int, ...] = (2, 2, 2, 1, 1)
+    """Their strides; decoder_grid times their product is the image size."""
+    decoder_grid: int = 8
+    """Side of the grid that a slot is broadcast to."""
+    iterations: int = 3
+    """Slot-attention steps, all counted (spec 1.5)."""
+    queries: Literal["learned", "shared_gaussian", "independent_gaussians"] = "learned"
+    """Where slots start."""
+    gradient: Literal["unrolled", "implicit", "bilevel"] = "bilevel"
+    """How the backward pass sees the refinement."""
+    perturbation: Literal["multiplicative", "additive"] = "multiplicative"
+    """How noise enters learned queries."""
+    epsilon: float = 1.0
+    """Added when attention is normalised over tokens."""
+    epsilon_form: Literal["sum", "entry"] = "sum"
+    """Added to a slot's total attention, or to each entry."""
+    drop_path: float = 0.2
+    """Probability that a sample skips slot attention's MLP in training."""
+    initial_weights: Literal["published", "torch"] = "published"
+    """Initial weights of slot attention."""
+    keys_and_values: Literal["folded", "projected"] = field(default="folded", metadata=ADDED_LATER)
+    """folded: slots are projected instead of tokens, so that no keys and values are kept; equal but for rounding."""
+    kind: Literal["mixture"] = field(default="mixture", metadata=ADDED_LATER)
+    """Tells the models apart in JSON; a recipe has one kind for good, and without this field it is a mixture."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_slots", "slot_size", "mlp_size", "decoder_grid", "iterations"):
+            at_least(self, name, 1)
+        for name in (
+            "queries",
+            "gradient",
+            "perturbation",
+            "epsilon_form",
+            "initial_weights",
+            "keys_and_values",
+            "kind",
+        ):
+            one_of(self, name)
+        for name in ("encoder_channels", "encoder_strides", "decoder_channels", "decoder_strides"):
+            each_at_least_one(self, name)
+        at_least(self, "epsilon", 0)
+        within(self, "drop_path", 0, 0.99)
+        within_limits(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerRecipe:
+    """The arguments of `boqsa.models.TransformerModel`, except the image size, which is that of the data."""
+
+    num_slots: int = 3
+    """Number of slots."""
+    slot_size: int = 256
+    """Width of a slot."""
+    mlp_size: int = 256
+    """Hidden width of the feature MLP and of slot attention's MLP."""
+    vocab_size: int = 1024
+    """Different tokens of the dVAE; a token stands for 4x4 pixels."""
+    width: int = 256
+    """Width of the transformer."""
+    blocks: int = 4
+    """Blocks of the transformer."""
+    heads: int = 4
+    """Attention heads of each block; they divide the width."""
+    dropout: float = 0.1
+    """Probability that the transformer drops a number in training (spec 3.6, 3.7)."""
+    dvae_kernel: int = 3
+    """Kernel of the dVAE's inner convolutions: 3 in the paper, 1 in SLATE."""
+    encoder_channels: tuple[int, ...] = (64,) * 4
+    """Output channels of each 5x5 convolution (Table 9); used where features is "image"."""
+    encoder_strides: tuple[int, ...] = (1, 1, 1, 1)
+    """Their strides."""
+    iterations: int = 3
+    """Slot-attention steps, all counted (spec 1.5)."""
+    queries: Literal["learned", "shared_gaussian", "independent_gaussians"] = "learned"
+    """Where slots start."""
+    gradient: Literal["unrolled", "implicit", "bilevel"] = "bilevel"
+    """How the backward pass sees the refinement."""
+    perturbation: Literal["multiplicative", "additive"] = "multiplicative"
+    """How noise enters learned queries."""
+    epsilon: float = 1.0
+    """Added when attention is normalised over tokens."""
+    epsilon_form: Literal["sum", "entry"] = "sum"
+    """Added to a slot's total attention, or to each entry."""
+    drop_path: float = 0.2
+    """Probability that a sample skips slot attention's MLP in training."""
+    initial_weights: Literal["published", "torch"] = "published"
+    """Initial weights of slot attention."""
+    features: Literal["image", "tokens"] = "image"
+    """What slots attend to: a CNN's features at full resolution (BO-QSA), or the embedded tokens (SLATE)."""
+    keys_and_values: Literal["folded", "projected"] = "folded"
+    """folded: slots are projected instead of tokens, so that no keys and values are kept; equal but for rounding."""
+    recompute: bool = False
+    """Compute the largest activations anew in the backward pass: less memory, more time, the same result."""
+    dvae_channels: int = 64
+    """Width of the dVAE's hidden layers."""
+    kind: Literal["transformer"] = "transformer"
+    """Tells the models apart in JSON; a recipe has one kind for good."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_slots", "slot_size", "mlp_size", "width", "blocks", "heads", "iterations", "dvae_channels"):
+            at_least(self, name, 1)
+        at_least(self, "vocab_size", 2)
+        for name in ("queries", "gradient", "perturbation", "epsilon_form", "initial_weights", "kind"):
+            one_of(self, name)
+        one_of(self, "features")
+        one_of(self, "keys_and_values")
+        for name in ("encoder_channels", "encoder_strides"):
+            each_at_least_one(self, name)
+        at_least(self, "epsilon", 0)
+        for name in ("dropout", "drop_path"):
+            within(self, name, 0, 0.99)
+        within_limits(self)
+        if self.dvae_kernel < 1 or self.dvae_kernel % 2 == 0:
+            raise RecipeError(f"model.dvae_kernel is {self.dvae_kernel}; it must be odd, as 1 or 3.")
+        if self.width % self.heads:
+            raise RecipeError(
+                f"model.width {self.width} cannot be divided into model.heads {self.heads} parts; choose others."
+            )
+
+
+ModelRecipe = MixtureRecipe | TransformerRecipe
+"""One of them; the field `kind` says which."""
