@@ -29,8 +29,7 @@ from boqsa.inference.load import build_model
 from boqsa.models import Output
 from boqsa.recipes import Recipe
 from boqsa.training.data import StepImages, open_split
-from boqsa.training.draws import batch_indices, draw_gumbel, draw_noise
-from boqsa.training.evaluation import samples
+from boqsa.training.draws import batch_indices, draw_gumbel, draw_noise, samples
 from boqsa.training.machine import keep_freed_memory, sent
 from boqsa.training.processes import join_processes
 from boqsa.training.step import TrainStep

@@ -9,15 +9,19 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
+from numpy.typing import NDArray
 
-from boqsa.atomic import one_process, recover_folder
+from boqsa.atomic import atomic_folder, one_process, recover_folder
 from boqsa.data.manifest import FORMAT
 from boqsa.data.packed import PackedDataset
-from boqsa.data.packing import write_packed
+from boqsa.data.packing import Extra, PackedWriter
 from boqsa.data.raycast import SceneParameters, draw_masks
-from boqsa.data.scenes import SceneSettings, render_scenes, sample_scenes
+from boqsa.data.readers.views import VIEW_EXTRAS
+from boqsa.data.scenes import Scenes, SceneSettings, render_scenes, sample_scenes
 from boqsa.errors import InputError
 
 RENDERER = 4
@@ -39,7 +43,12 @@ def cache_folder() -> Path:
 
 
 def builtin_scenes(
-    settings: SceneSettings, *, count: int, seed: int, progress: Callable[[int, int], None] | None = None
+    settings: SceneSettings,
+    *,
+    count: int,
+    seed: int,
+    views: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """A packed folder with `count` training scenes and fixed held-out ones; rendered at the first call.
 
@@ -50,18 +59,24 @@ def builtin_scenes(
         settings: What a scene looks like.
         count: Training scenes.
         seed: Of the renderer.
+        views: Cameras a scene. Several make the set one of views: those of a scene follow one another, each with
+            `scene`, `camera`, `azimuth` and `depth`, as `boqsa.data.readers.views` has them.
         progress: Called with (scenes done, scenes in all).
 
     Raises:
         InputError: if the cache folder cannot be written to; BOQSA_CACHE names another.
     """
+    drawn = asdict(settings)
+    if settings.orbit == SceneSettings.orbit:
+        del drawn["orbit"]  # caches from before there was a choice stay good
     definition = {
         "format": FORMAT,
         "renderer": RENDERER,
-        "settings": asdict(settings),
+        "settings": drawn,
         "count": count,
         "seed": seed,
         "held_out": TEST_SCENES + VALIDATION_SCENES,
+        **({"views": views} if views > 1 else {}),
     }
     key = hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:12]
     target = cache_folder() / f"scenes-{key}"
@@ -76,7 +91,7 @@ def builtin_scenes(
     with one_process(target.with_name(f".lock-{target.name}"), wait=True):
         recover_folder(target)
         if not (target / "manifest.json").is_file():
-            _render(target, settings, count=count, seed=seed, progress=progress)
+            _render(target, settings, count=count, seed=seed, views=views, progress=progress)
     return target
 
 
@@ -110,28 +125,60 @@ def scene_parameters(
 
 
 def _render(
-    target: Path, settings: SceneSettings, *, count: int, seed: int, progress: Callable[[int, int], None] | None
+    target: Path,
+    settings: SceneSettings,
+    *,
+    count: int,
+    seed: int,
+    views: int,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
-    total = TEST_SCENES + VALIDATION_SCENES + count
-    images = np.empty((total, 3, settings.image_size, settings.image_size), dtype=np.uint8)
-    masks = np.empty((total, settings.image_size, settings.image_size), dtype=np.uint8)
-    for start in range(0, total, _PIECE):
-        size = min(_PIECE, total - start)
-        scenes = render_scenes(size, seed=seed, settings=settings, start=start)
-        images[start : start + size] = scenes.image[:, 0]
-        masks[start : start + size] = scenes.mask[:, 0]
-        if progress is not None:
-            progress(start + size, total)
-    ends = {"test": TEST_SCENES, "val": TEST_SCENES + VALIDATION_SCENES, "train": total}
-    write_packed(
-        target,
-        {
-            split: (images[_STARTS[split] : ends[split]], masks[_STARTS[split] : ends[split]])
-            for split in ("train", "val", "test")
-        },
-        name="scenes",
-        source=f"rendered by boqsa.data.scenes with seed {seed}",
-        licence="Apache-2.0",
-        task="multi-object",
-        split_rule="in order of the renderer's sequence: test, val, train",
-    )
+    size = (settings.image_size, settings.image_size)
+    ends = {"train": _STARTS["train"] + count, "val": _STARTS["train"], "test": _STARTS["val"]}
+    extras = VIEW_EXTRAS | {"depth": Extra("<f4", size)} if views > 1 else {}
+    done = 0
+    with atomic_folder(target) as folder, PackedWriter(folder, size, extras=extras) as writer:
+        for split in ("train", "val", "test"):
+            for start in range(_STARTS[split], ends[split], _PIECE):
+                piece = min(_PIECE, ends[split] - start)
+                scenes = render_scenes(piece, seed=seed, settings=settings, start=start, views=views)
+                beside = _beside(scenes, start) if views > 1 else {}
+                writer.append(split, _flat(scenes.image), _flat(scenes.mask), extras=beside)
+                done += piece
+                if progress is not None:
+                    progress(done, _STARTS["train"] + count)
+        writer.finish(
+            name="scenes",
+            source=f"rendered by boqsa.data.scenes with seed {seed}",
+            licence="Apache-2.0",
+            task="multi-object",
+            split_rule="in order of the renderer's sequence: test, val, train",
+        )
+
+
+def _beside(scenes: Scenes, start: int) -> dict[str, NDArray[Any]]:
+    """What each view of a set of views has beside its image and mask."""
+    count, views = scenes.camera.shape[:2]
+    camera = _flat(scenes.camera)
+    return {
+        "scene": np.repeat(np.arange(start, start + count, dtype=np.int32), views),
+        "camera": camera,
+        "azimuth": azimuth_rotation(camera),
+        "depth": _flat(scenes.depth),
+    }
+
+
+def azimuth_rotation(camera: Float32[np.ndarray, "n 4 4"]) -> Float32[np.ndarray, "n 3 3"]:
+    """The rotation about the vertical by the direction in which each camera looks (uorf 11)."""
+    flat = camera[:, :2, 2] / np.linalg.norm(camera[:, :2, 2], axis=1, keepdims=True)
+    turn = np.zeros((len(camera), 3, 3), np.float32)
+    turn[:, 0, 0] = turn[:, 1, 1] = flat[:, 0]
+    turn[:, 1, 0] = flat[:, 1]
+    turn[:, 0, 1] = -flat[:, 1]
+    turn[:, 2, 2] = 1
+    return turn
+
+
+def _flat(of_views: NDArray[Any]) -> NDArray[Any]:
+    """Scenes and views as one axis."""
+    return of_views.reshape(-1, *of_views.shape[2:])

@@ -67,6 +67,17 @@ class PackedDataset(Dataset[dict[str, Tensor]]):
             sample["mask"] = mask.add_(1).long().sub_(1) if mask.dtype == torch.uint8 else mask.long()
         return sample
 
+    def extra(self, name: str) -> NDArray[Any]:
+        """All values of one of `manifest.extras`, in the order of the images.
+
+        Raises:
+            InputError: if the split does not have it.
+        """
+        if name not in self._columns or name in ("image", "mask"):
+            there = ", ".join(self.manifest.extras) or "nothing"
+            raise InputError(f"{self.path} has no {name} beside its images; it has {there}.")
+        return self._gather(name, np.arange(len(self)))
+
     def names(self) -> list[str] | None:
         """What the source calls each image, or None where it has no names.
 

@@ -66,10 +66,19 @@ def focal_length(image_size: int) -> float:
 
 def draw_masks(scenes: SceneParameters, *, image_size: int) -> NDArray[np.uint8]:
     """Instance masks, (N, V, H, W): the object that the middle of a pixel shows, 1..K, or 0 for none."""
+    return draw_surfaces(scenes, image_size=image_size)[0]
+
+
+def draw_surfaces(scenes: SceneParameters, *, image_size: int) -> tuple[NDArray[np.uint8], Floats]:
+    """What `draw_masks` gives, and how deep in the scene it lies, (N, V, H, W): along the camera's axis, in world
+    units, and infinite for the sky."""
     count, views = scenes.camera.shape[:2]
     rows, cameras = _one_view_a_row(scenes)
-    label = _trace(rows, _origins(cameras), _directions(cameras, image_size, 1)).label
-    return (label + 1).astype(np.uint8).reshape(count, views, image_size, image_size)
+    direction = _directions(cameras, image_size, 1)
+    hits = _trace(rows, _origins(cameras), direction)
+    cosine = sum(cameras[:, axis, 2, None] * direction[axis] for axis in range(3))  # to the camera's axis
+    shape = (count, views, image_size, image_size)
+    return (hits.label + 1).astype(np.uint8).reshape(shape), (hits.distance * cosine).reshape(shape)
 
 
 def draw_images(scenes: SceneParameters, *, image_size: int, supersample: int) -> NDArray[np.uint8]:

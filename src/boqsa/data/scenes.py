@@ -22,6 +22,7 @@ from boqsa.data.raycast import (
     SceneParameters,
     draw_images,
     draw_masks,
+    draw_surfaces,
     focal_length,
 )
 from boqsa.errors import RecipeError
@@ -52,6 +53,8 @@ class SceneSettings:
     """Least share of the image's pixels that each object covers in the first view: 12 pixels of 32x32."""
     supersample: int = 2
     """Rays along each side of a pixel that are averaged in the image. Masks do not depend on it."""
+    orbit: float = 8.0
+    """Cameras stand up to so many degrees to either side of the middle of the room's open side."""
 
     def __post_init__(self) -> None:
         legal = {
@@ -60,6 +63,7 @@ class SceneSettings:
             "max_objects": (self.max_objects <= _MOST_OBJECTS, f"min_objects to {_MOST_OBJECTS}"),
             "min_visible": (0 < self.min_visible <= 0.1, "above 0, up to 0.1"),
             "supersample": (1 <= self.supersample <= 8, "1 to 8"),
+            "orbit": (0 <= self.orbit <= 90, "0 to 90"),
         }
         for field, (good, interval) in legal.items():
             if not good:
@@ -81,6 +85,8 @@ class Scenes(NamedTuple):
     camera: NDArray[np.float32]
     """(N, V, 4, 4): camera to world. The camera has x right, y down, z forward (OpenCV); the world has z up
     and the floor at z = 0."""
+    depth: NDArray[np.float32]
+    """(N, V, H, W): along the camera's axis, in world units; infinite for the sky."""
     focal_px: float
     """Focal length in pixels, of every view; the principal point is the middle of the image."""
 
@@ -107,14 +113,15 @@ def render_scenes(
     image = np.empty((count, views, 3, size, size), dtype=np.uint8)
     mask = np.empty((count, views, size, size), dtype=np.uint8)
     camera = np.empty((count, views, 4, 4), dtype=np.float32)
+    depth = np.empty((count, views, size, size), dtype=np.float32)
     chunk = max(1, _RAYS_AT_ONCE // (views * (size * settings.supersample) ** 2))
     for first in range(0, count, chunk):
         part = slice(first, min(first + chunk, count))
         scenes = sample_scenes(part.stop - first, seed=seed, settings=settings, start=start + first, views=views)
         image[part] = draw_images(scenes, image_size=size, supersample=settings.supersample)
-        mask[part] = draw_masks(scenes, image_size=size)
+        mask[part], depth[part] = draw_surfaces(scenes, image_size=size)
         camera[part] = scenes.camera
-    return Scenes(image, mask, camera, focal_length(size))
+    return Scenes(image, mask, camera, depth, focal_length(size))
 
 
 def sample_scenes(
@@ -213,7 +220,7 @@ def _draft(seed: int, index: int, attempt: int, settings: SceneSettings, views: 
         wall_distance=random.uniform(3.2, 3.4, size=2).astype(np.float32),
         wall_height=np.array(random.uniform(1.5, 1.7), dtype=np.float32),
         light=np.array(light, dtype=np.float32),
-        camera=np.stack([_camera(random) for _ in range(views)]),
+        camera=np.stack([_camera(random, settings.orbit) for _ in range(views)]),
     )
 
 
@@ -247,9 +254,9 @@ def _unit(azimuth: float, elevation: float) -> tuple[float, float, float]:
     return flat * math.cos(azimuth), flat * math.sin(azimuth), math.sin(elevation)
 
 
-def _camera(random: np.random.Generator) -> NDArray[np.float32]:
+def _camera(random: np.random.Generator, orbit: float) -> NDArray[np.float32]:
     """A camera on the open side of the room, 30 to 35 degrees above the floor, that looks at the objects."""
-    azimuth, elevation = math.radians(225 + random.uniform(-8, 8)), math.radians(random.uniform(30, 35))
+    azimuth, elevation = math.radians(225 + random.uniform(-orbit, orbit)), math.radians(random.uniform(30, 35))
     distance = random.uniform(6.0, 6.4)
     target = np.array([0.0, 0.0, 0.8])
     backward = np.array(_unit(azimuth, elevation))

@@ -19,6 +19,7 @@ from boqsa.errors import InputError, RecipeError, RunError
 from boqsa.inference.run import CONFIG, MODEL, RECIPE, checkpoint_folder, load_weights, misfit, read_recipe
 from boqsa.models import MixtureModel, TransformerModel
 from boqsa.models.published import Model
+from boqsa.models.radiance import RadianceModel
 from boqsa.plain import read_json
 from boqsa.recipes import DataRecipe, Recipe
 
@@ -27,6 +28,7 @@ _DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _KINDS: dict[str, type[Model]] = {
     "mixture": MixtureModel,
     "transformer": TransformerModel,
+    "radiance": RadianceModel,
 }
 """The model of each kind of recipe."""
 
@@ -39,7 +41,8 @@ _PATIENCE = 10.0  # seconds until the hub counts as out of reach
 def model_config(recipe: Recipe) -> dict[str, Any]:
     """The arguments of the model's constructor that a recipe stands for."""
     fields = asdict(recipe.model)
-    del fields["kind"]
+    if fields.pop("kind") == "radiance":
+        return fields  # its input is resized
     return {"image_size": recipe.data.image_size, **fields}
 
 
@@ -138,11 +141,17 @@ def _checked(kind: type[Model], config: dict[str, Any]) -> dict[str, Any]:
     """
     name = next(name for name, model in _KINDS.items() if model is kind)
     values = dict(config)
-    size = values.pop("image_size", inspect.signature(kind).parameters["image_size"].default)
+    size = values.pop("image_size", _default_size(kind))
     if type(size) is not int:
         raise RecipeError(f"image_size is {size!r}; expected a whole number.")
     data = DataRecipe(name="any", image_size=size)
     return model_config(Recipe(name="any", data=data, model=Recipe.model_from(name, values)))
+
+
+def _default_size(kind: type[Model]) -> Any:
+    """Of the model's images; a radiance model has none of its own, as it resizes what it is given."""
+    parameters = inspect.signature(kind).parameters
+    return parameters["image_size" if "image_size" in parameters else "input_size"].default
 
 
 def _with_weights(model: Model, weights: dict[str, Tensor], folder: Path) -> Model:

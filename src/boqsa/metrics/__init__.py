@@ -14,6 +14,7 @@ from boqsa.metrics.accumulate import MeanOverImages, ScoredImages
 from boqsa.metrics.background import BackgroundInTopSlots, background_in_top_slots, background_shares
 from boqsa.metrics.contingency import contingency_table
 from boqsa.metrics.covering import MeanBestOverlap, SegmentationCovering, mean_best_overlap, segmentation_covering
+from boqsa.metrics.image_quality import PeakSignalToNoise, StructuralSimilarity, psnr, ssim
 from boqsa.metrics.instances import InstanceScores, InstanceSegmentation, counted_labels
 from boqsa.metrics.label_free import LabelFreeOverlap, LabelFreeScores, label_free_overlap, slot_off_border
 from boqsa.metrics.label_map import label_map
@@ -34,9 +35,11 @@ __all__ = [
     "MeanBestOverlap",
     "MeanOverImages",
     "MeanSquaredError",
+    "PeakSignalToNoise",
     "ScoredImages",
     "SegmentationCovering",
     "SlotOverlap",
+    "StructuralSimilarity",
     "adjusted_rand_index",
     "background_in_top_slots",
     "background_shares",
@@ -50,6 +53,8 @@ __all__ = [
     "mse",
     "mse_per_image",
     "mse_published",
+    "psnr",
     "segmentation_covering",
     "slot_off_border",
+    "ssim",
 ]

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from boqsa.errors import InputError
 from boqsa.layers.slot_encoder import SlotEncoder
 from boqsa.models.mixture import MixtureModel
+from boqsa.models.radiance import RadianceModel
 from boqsa.models.transformer import TransformerModel
 from boqsa.slots import LearnedQueries
 
-Model = MixtureModel | TransformerModel
+Model = MixtureModel | TransformerModel | RadianceModel
 
 _IGNORED_SUFFIXES = (".pos_emb.grid", ".self_attn_mask")
 """Buffers that follow from the sizes; released checkpoints carry them, ours need not."""
@@ -25,6 +26,8 @@ def published_names(model: Model) -> dict[str, str]:
     Raises:
         InputError: for a model that the authors' code does not know: SLATE, whose slots attend to tokens.
     """
+    if isinstance(model, RadianceModel):
+        raise InputError("the authors' radiance models have no converter; choose a mixture or a transformer.")
     names = _of_slot_encoder(model.slot_encoder)
     names |= _of_mixture(model) if isinstance(model, MixtureModel) else _of_transformer(model)
     published = {}

@@ -30,7 +30,7 @@ from boqsa.recipes.cpu import (
     shapestacks_transformer_small,
     ycb_transformer_small,
 )
-from boqsa.recipes.models import MixtureRecipe, TransformerRecipe
+from boqsa.recipes.models import MixtureRecipe, RadianceRecipe, TransformerRecipe
 from boqsa.recipes.paper import (
     birds_mixture,
     cars_mixture,
@@ -43,7 +43,16 @@ from boqsa.recipes.paper import (
     shapestacks_mixture,
     shapestacks_slot_attention,
 )
-from boqsa.recipes.recipe import DataRecipe, EvaluateRecipe, Recipe
+from boqsa.recipes.radiance import (
+    clevr567_radiance,
+    clevr567_radiance_half,
+    room_chair_radiance,
+    room_chair_radiance_half,
+    room_diverse_radiance,
+    room_diverse_radiance_half,
+    scenes_radiance_small,
+)
+from boqsa.recipes.recipe import DataRecipe, EvaluateRecipe, RadianceEvaluateRecipe, Recipe
 from boqsa.recipes.slate import (
     birds_slate,
     cars_slate,
@@ -53,7 +62,7 @@ from boqsa.recipes.slate import (
     shapestacks_slate,
     shapestacks_slate_boqsa,
 )
-from boqsa.recipes.training import DVAETrainRecipe, TrainRecipe
+from boqsa.recipes.training import DVAETrainRecipe, RadianceTrainRecipe, TrainRecipe
 from boqsa.recipes.transformer import (
     birds_transformer,
     cars_transformer,
@@ -73,6 +82,9 @@ __all__ = [
     "DataRecipe",
     "EvaluateRecipe",
     "MixtureRecipe",
+    "RadianceEvaluateRecipe",
+    "RadianceRecipe",
+    "RadianceTrainRecipe",
     "Recipe",
     "TrainRecipe",
     "TransformerRecipe",
@@ -127,6 +139,13 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "cars_slate_small": cars_slate_small,
     "flowers_slate_small": flowers_slate_small,
     "shapestacks_slate_boqsa_small": shapestacks_slate_boqsa_small,
+    "clevr567_radiance": clevr567_radiance,
+    "room_chair_radiance": room_chair_radiance,
+    "room_diverse_radiance": room_diverse_radiance,
+    "clevr567_radiance_half": clevr567_radiance_half,
+    "room_chair_radiance_half": room_chair_radiance_half,
+    "room_diverse_radiance_half": room_diverse_radiance_half,
+    "scenes_radiance_small": scenes_radiance_small,
 }
 """In the order of `boqsa recipes`. `boqsa data prepare` names the first of those that fit best, so a photograph's
 transformer stands before its mixture."""

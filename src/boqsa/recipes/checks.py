@@ -16,9 +16,12 @@ _SECTIONS = {
     "DataRecipe": "data.",
     "MixtureRecipe": "model.",
     "TransformerRecipe": "model.",
+    "RadianceRecipe": "model.",
     "TrainRecipe": "train.",
     "DVAETrainRecipe": "train.dvae.",
+    "RadianceTrainRecipe": "train.radiance.",
     "EvaluateRecipe": "evaluate.",
+    "RadianceEvaluateRecipe": "evaluate.radiance.",
 }
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 _MOST = {
     **dict.fromkeys(("num_slots", "iterations", "blocks", "threads"), 1_000),
-    **dict.fromkeys(("image_size", "decoder_grid"), 4_096),
+    **dict.fromkeys(("image_size", "input_size", "coarse_size", "fine_size", "crop", "size", "decoder_grid"), 4_096),
     **dict.fromkeys(("slot_size", "mlp_size", "vocab_size", "width", "heads", "dvae_channels"), 1_000_000),
     **dict.fromkeys(("encoder_channels", "decoder_channels"), 1_000_000),
     **dict.fromkeys(("encoder_strides", "decoder_strides"), 64),
-    **dict.fromkeys(("batch_size", "validation_limit", "accumulate"), 10_000_000),
+    **dict.fromkeys(("batch_size", "validation_limit", "accumulate", "rays", "samples", "views"), 10_000_000),
     "dvae_kernel": 99,
     "keep_last": 100,
     "scene_count": 100_000_000,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from boqsa.errors import RecipeError
-from boqsa.recipes.checks import ADDED_LATER, at_least, each_at_least_one, one_of, within, within_limits
+from boqsa.recipes.checks import ADDED_LATER, above_zero, at_least, each_at_least_one, one_of, within, within_limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,5 +143,55 @@ class TransformerRecipe:
             )
 
 
-ModelRecipe = MixtureRecipe | TransformerRecipe
+@dataclass(frozen=True, kw_only=True)
+class RadianceRecipe:
+    """The arguments of `boqsa.models.radiance.RadianceModel`: slots that are fields in space (Table 19)."""
+
+    input_size: int = 64
+    """Height and width of the input view; photographs are resized to it."""
+    num_slots: int = 8
+    """Number of slots, the background's included."""
+    slot_size: int = 40
+    """Width of a slot, of the features and of the fields."""
+    halved: bool = False
+    """Tokens at half of the input's resolution, for inputs of 128 pixels."""
+    iterations: int = 3
+    """Slot-attention steps, all counted."""
+    queries: Literal["learned", "shared_gaussian"] = "learned"
+    """Where slots start; a shared Gaussian for objects has another one for the background beside it."""
+    gradient: Literal["unrolled", "implicit", "bilevel"] = "bilevel"
+    """How the backward pass sees the refinement."""
+    perturbation: Literal["multiplicative", "additive"] = "multiplicative"
+    """How noise enters learned queries."""
+    focal_x: float = 350 / 320
+    """Focal length as a share of the image's width."""
+    focal_y: float = 350 / 240
+    """Focal length as a share of the image's height."""
+    near: float = 6.0
+    """Depth of the first sample of a ray, in world units."""
+    far: float = 20.0
+    """Depth of the last one."""
+    scene_scale: float = 7.0
+    """World units in a unit of the fields."""
+    box: float = 4.5
+    """Half the side of the cube that objects are kept in while locality is on, in world units."""
+    object_frame: Literal["azimuth", "camera", "camera_published"] = "azimuth"
+    """In which axes objects are described: the world's, turned with the input camera about the vertical; the input
+    camera's; or these with the published mixture of units."""
+    kind: Literal["radiance"] = "radiance"
+    """Tells the models apart in JSON; a recipe has one kind for good."""
+
+    def __post_init__(self) -> None:
+        for name in ("input_size", "num_slots", "slot_size", "iterations"):
+            at_least(self, name, 1)
+        for name in ("queries", "gradient", "perturbation", "object_frame", "kind"):
+            one_of(self, name)
+        for name in ("focal_x", "focal_y", "near", "far", "scene_scale", "box"):
+            above_zero(self, name)
+        within_limits(self)
+        if self.near >= self.far:
+            raise RecipeError(f"model.near is {self.near} and model.far is {self.far}; near must be in front of far.")
+
+
+ModelRecipe = MixtureRecipe | TransformerRecipe | RadianceRecipe
 """One of them; the field `kind` says which."""

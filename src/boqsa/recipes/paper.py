@@ -88,6 +88,7 @@ def _photographs(name: str, *, num_slots: int, sigma_steps: int) -> Recipe:
 
 def as_slot_attention(recipe: Recipe) -> Recipe:
     """One Gaussian a slot, gradient through all steps, the original epsilon, no drop-path, PyTorch's own weights."""
+    assert isinstance(recipe.model, MixtureRecipe)
     return replace(
         recipe,
         name=recipe.name.replace("_mixture", "_slot_attention"),

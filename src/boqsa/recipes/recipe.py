@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from boqsa.errors import RecipeError
 from boqsa.plain import parse_json
-from boqsa.recipes.checks import ADDED_LATER, at_least, one_of, within_limits
+from boqsa.recipes.checks import ADDED_LATER, at_least, one_of, within, within_limits
 from boqsa.recipes.limits import is_plain_name
 from boqsa.recipes.models import MixtureRecipe, ModelRecipe
 from boqsa.recipes.reading import from_dict
@@ -46,11 +46,14 @@ class DataRecipe:
     """Seed of the rendered scenes; only for "scenes". Apart from `seed`, so that seeds share their data."""
     scene_objects: tuple[int, ...] = field(default=(2, 4), metadata=ADDED_LATER)
     """Fewest and most objects of a rendered scene, 1 to 6; only for "scenes"."""
+    scene_views: int = field(default=1, metadata=ADDED_LATER)
+    """Cameras of a rendered scene; radiance models need several. Only for "scenes"."""
 
     def __post_init__(self) -> None:
         at_least(self, "image_size", 8)
         at_least(self, "scene_count", 1)
         at_least(self, "scene_seed", 0)
+        within(self, "scene_views", 1, 100)
         if len(self.scene_objects) != 2 or not 1 <= self.scene_objects[0] <= self.scene_objects[1] <= 6:
             raise RecipeError(
                 f"data.scene_objects is {self.scene_objects}; give the fewest and the most, each 1 to 6, as 2,4."
@@ -59,6 +62,23 @@ class DataRecipe:
             value = getattr(self, name)
             if not is_plain_name(value):
                 raise RecipeError(f"data.{name} is {value!r}; it must be a name, and no path.")
+        within_limits(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RadianceEvaluateRecipe:
+    """How a radiance model is scored (uorf 10); other models do not use it."""
+
+    views: int = 4
+    """Views of a scene: the input, and novel ones."""
+    size: int = 128
+    """Height and width that they are rendered at."""
+    samples: int = 256
+    """Samples of a ray."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("views", 2), ("size", 8), ("samples", 2)):
+            at_least(self, name, least)
         within_limits(self)
 
 
@@ -74,7 +94,9 @@ class EvaluateRecipe:
     batch_size: int = 64
     """Images evaluated at a time; changes nothing else."""
     validation_limit: int = 512
-    """Images of the validation split looked at during training, from its start; 0 means all."""
+    """Images of the validation split looked at during training, from its start; 0 means all. Of a radiance model:
+    scenes."""
+    radiance: RadianceEvaluateRecipe = field(default_factory=RadianceEvaluateRecipe, metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
         at_least(self, "batch_size", 1)

@@ -32,6 +32,82 @@ class DVAETrainRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RadianceTrainRecipe:
+    """How a radiance model learns (uorf 7 to 9); other models do not use it. All `_from` and `_until` are steps."""
+
+    views: int = 4
+    """Views of a scene in a step; the first one drawn is the input."""
+    rays: int = 0
+    """Random pixels of a scene in a step, over all views; 0 means every pixel of each picture or crop, which the
+    perceptual and the adversarial loss need."""
+    samples: int = 64
+    """Samples of a ray, evenly from near to far."""
+    coarse_size: int = 64
+    """Height and width that views are rendered at to begin with."""
+    fine_size: int = 128
+    """Height and width in the fine stage."""
+    crop: int = 64
+    """Side of the square, the same in all views, that a step of the fine stage renders; random rays have no square."""
+    fine_from: int = 600_000
+    """When the fine stage begins, and the learning rate stays where it is; 0 means never."""
+    local_until: int = 300_000
+    """While objects are kept in their box."""
+    perceptual_weight: float = 0.006
+    """Weight of the squared error of VGG16's features; 0 means none."""
+    perceptual_from: int = 100_000
+    """When that loss begins."""
+    perceptual_file: str | None = None
+    """VGG16's ImageNet weights, with torchvision's names. They are not downloaded."""
+    perceptual_missing: Literal["error", "skip"] = "error"
+    """What to do without that file: refuse, or train without that loss."""
+    adversarial_weight: float = 0.0
+    """Weight of the adversarial loss (Room-Diverse: 0.01); 0 means no discriminator either."""
+    discriminator_from: int = 100_000
+    """When the discriminator begins to learn, at every other step, and the model stops for a while."""
+    adversarial_from: int = 125_000
+    """When the model learns again, in turn with the discriminator, by the adversarial loss too."""
+    discriminator_rate: float = 1e-3
+    """The discriminator's learning rate."""
+    r1_weight: float = 10.0
+    """Weight of the penalty on the discriminator's slope at photographs."""
+    r1_every: int = 16
+    """Its steps between two of these penalties."""
+    density_noise: float = 0.0
+    """Standard deviation of noise on densities."""
+    density_noise_until: int = 0
+    """While there is such noise."""
+
+    def __post_init__(self) -> None:
+        at_least(self, "views", 2)
+        at_least(self, "samples", 2)
+        for name in ("coarse_size", "fine_size", "crop", "r1_every"):
+            at_least(self, name, 1)
+        for name in ("rays", "fine_from", "local_until", "perceptual_weight", "perceptual_from"):
+            at_least(self, name, 0)
+        for name in ("adversarial_weight", "discriminator_from", "adversarial_from", "r1_weight"):
+            at_least(self, name, 0)
+        for name in ("density_noise", "density_noise_until"):
+            at_least(self, name, 0)
+        above_zero(self, "discriminator_rate")
+        one_of(self, "perceptual_missing")
+        within_limits(self)
+        if self.rays and (self.perceptual_weight or self.adversarial_weight):
+            raise RecipeError(
+                f"train.radiance.rays is {self.rays}, but the perceptual and the adversarial loss need whole pictures; "
+                "pass 0 for their weights, or rays 0."
+            )
+        if self.fine_from and self.crop > self.fine_size:
+            raise RecipeError(
+                f"train.radiance.crop is {self.crop}, larger than train.radiance.fine_size {self.fine_size}; lower it."
+            )
+        if self.adversarial_weight and not self.discriminator_from <= self.adversarial_from:
+            raise RecipeError(
+                f"train.radiance.adversarial_from is {self.adversarial_from}, before "
+                f"train.radiance.discriminator_from {self.discriminator_from}; exchange them."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainRecipe:
     """The optimisation (Table 11) and how the run keeps itself."""
 
@@ -48,6 +124,7 @@ class TrainRecipe:
     half_life_steps: int = 50_000
     """The learning rate halves every so many steps, counted from step 0; 0 means no decay."""
     dvae: DVAETrainRecipe = field(default_factory=DVAETrainRecipe, metadata=ADDED_LATER)
+    radiance: RadianceTrainRecipe = field(default_factory=RadianceTrainRecipe, metadata=ADDED_LATER)
     patience: int = field(default=0, metadata=ADDED_LATER)
     """All learning rates halve after so many evaluations in a row without a lower held-out loss; 0 means never."""
     clip_norm: float = 1.0

@@ -6,10 +6,10 @@ right within a factor of two or three, which is what a plan needs.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,6 +23,18 @@ from boqsa.training.sweep import PlannedRun
 _SHARE_OF_CEILING = 0.7
 _SECONDS_A_STEP = 0.015
 """Of small steps, whose many kernels do little each (docs/bench.md)."""
+
+
+_OF_NO_SIZE: dict[str, Any] = {
+    "queries": "learned",
+    "gradient": "bilevel",
+    "perturbation": "multiplicative",
+    "epsilon": 1.0,
+    "epsilon_form": "sum",
+    "drop_path": 0.0,
+    "initial_weights": "torch",
+}
+"""Fields of a model that change no size, and one value for each."""
 
 
 class Hours(NamedTuple):
@@ -61,19 +73,11 @@ def _arithmetic(recipe: Recipe) -> float:
 
 def _sizes(recipe: Recipe) -> Recipe:
     """The recipe with all that changes no size set to one value, so that recipes of one size are counted once."""
+    own = {entry.name for entry in fields(recipe.model)}
     return Recipe(
         name="any",
         data=DataRecipe(name="any", image_size=recipe.data.image_size),
-        model=replace(
-            recipe.model,
-            queries="learned",
-            gradient="bilevel",
-            perturbation="multiplicative",
-            epsilon=1.0,
-            epsilon_form="sum",
-            drop_path=0.0,
-            initial_weights="torch",
-        ),
+        model=replace(recipe.model, **{name: value for name, value in _OF_NO_SIZE.items() if name in own}),
     )
 
 

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from boqsa.models import Output
-from boqsa.training.evaluation import samples
+from boqsa.training.draws import samples
 
 INSTALL_SCIKIT_LEARN = "it needs the package scikit-learn; type `pip install 'boqsa[reproduce]'`"
 

@@ -15,6 +15,8 @@ from boqsa.errors import InputError, RecipeError
 from boqsa.recipes import DataRecipe
 from boqsa.training.machine import sent
 
+_ORBIT_OF_VIEWS = 50.0
+"""Degrees to either side that several cameras of a built-in scene are spread over: what one hides, another shows."""
 _ANY_SOURCE = ("arrays", "folder")
 """Readers of people's own files: what they made may stand in for any data set."""
 
@@ -35,10 +37,16 @@ def open_split(data: DataRecipe, split: str, *, progress: Callable[[int, int], N
         if data.root is not None:
             raise RecipeError("data.root is given, but the data set 'scenes' is rendered by the package; leave it out.")
         fewest, most = data.scene_objects
-        settings = SceneSettings(image_size=data.image_size, min_objects=fewest, max_objects=most)
-        return PackedDataset(
-            builtin_scenes(settings, count=data.scene_count, seed=data.scene_seed, progress=progress), split
+        settings = SceneSettings(
+            image_size=data.image_size,
+            min_objects=fewest,
+            max_objects=most,
+            orbit=SceneSettings.orbit if data.scene_views == 1 else _ORBIT_OF_VIEWS,
         )
+        folder = builtin_scenes(
+            settings, count=data.scene_count, seed=data.scene_seed, views=data.scene_views, progress=progress
+        )
+        return PackedDataset(folder, split)
     if data.root is None:
         raise RecipeError(
             f"data.root is missing: pass --data.root DIR, the folder that "

@@ -20,7 +20,7 @@ numbers do (spec 8.4 names the usual failures):
                            one at a time. It depends a little on which images share a batch
     background_slots       slots that own over 10 % of the true background, mean over images; None without
                            labels
-    model                  "mixture" or "transformer": which advice fits
+    model                  "mixture", "transformer" or "radiance": which advice fits
 
 Beside them stands `update_spectral_norm`, which is of the model rather than of its masks: see `stability`.
 """
@@ -75,7 +75,7 @@ class Diagnostics(Metric):
         num_slots: int,
         image_size: tuple[int, int],
         *,
-        model: Literal["mixture", "transformer"],
+        model: Literal["mixture", "transformer", "radiance"],
         **metric_options: Any,
     ) -> None:
         super().__init__(**metric_options)
@@ -170,7 +170,7 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
     largest = max(numbers["slot_share"])
     early = step < 10 * max(warmup_steps, 100)
     information = numbers["slot_information"]
-    is_mixture = numbers["model"] == "mixture"
+    is_transformer = numbers["model"] == "transformer"
     if not math.isfinite(ratio) or not math.isfinite(information or 0.0):
         return "broken", [
             "Broken: the loss is not a number. Start again with a lower train.learning-rate, or with "
@@ -183,14 +183,14 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
         ]
     ignored = _ignored(information, early=early)
     if slots > 1 and decided >= UNDECIDED and (largest > 0.95 or numbers["dead_slots"] >= slots - 1):
-        narrower = "fewer model.decoder-channels" if is_mixture else "a smaller model.slot-size"
+        narrower = "fewer model.decoder-channels" if numbers["model"] == "mixture" else "a smaller model.slot-size"
         return "collapsed", [
             f"Collapsed: one slot owns {largest:.0%} of all pixels. Try another seed, {narrower}, or a lower "
             "train.learning-rate.",
             *ignored,
         ]
     if ratio > 0.9 or decided < UNDECIDED:
-        painter = "the slots paint" if is_mixture else "the dVAE paints"
+        painter = "the dVAE paints" if is_transformer else "the slots paint"
         what = (
             f"{painter} no better than one mean colour a picture"
             if ratio > 0.9

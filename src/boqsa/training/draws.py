@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from boqsa.models import Noise
 
-_ORDER, _NOISE, _GUMBEL, _DROPOUT, _CROP, _CLUSTERS = 1, 2, 3, 4, 5, 6
+_ORDER, _NOISE, _GUMBEL, _DROPOUT, _CROP, _CLUSTERS, _VIEWS, _PIXELS, _DENSITY = 1, 2, 3, 4, 5, 6, 7, 8, 9
 """Separate streams, so that the order of samples and the noises never share random numbers."""
 
 
@@ -78,6 +78,17 @@ def draw_noise(
     )
 
 
+def samples(
+    model: nn.Module, indices: Int[np.ndarray, "B"], device: torch.device | str, *, num_slots: int | None = None
+) -> Noise:
+    """What Gaussian slots of these images start from, the same each time; learned queries pay no attention to it."""
+    shapes = model.noise_shapes()  # type: ignore[operator]  # every model has it, which nn.Module does not know
+    if num_slots is not None:
+        shapes = {**shapes, "queries": (num_slots, *shapes["queries"][1:])}
+    noise = draw_noise(shapes, seed=0, step=0, positions=indices.tolist(), perturb_queries=True)
+    return Noise(queries=None if noise.queries is None else noise.queries.to(device))
+
+
 def draw_crops(*, seed: int, step: int, positions: Sequence[int]) -> Float[Tensor, "B 4"]:
     """Uniform numbers in [0, 1) for `augment`: mirror, side, and place of the crop, a row for each sample."""
     rows = []
@@ -134,6 +145,58 @@ def _fill_by_generator(sample: Tensor, seed: int, step: int, position: int) -> N
     """The same into a tensor on any device, drawn there."""
     generator = torch.Generator(sample.device).manual_seed(_seed_of(_GUMBEL, seed, step, position))
     sample.exponential_(generator=generator)
+
+
+def draw_views(
+    counts: Sequence[int], wanted: int, *, seed: int, step: int, positions: Sequence[int]
+) -> Int[np.ndarray, "B N"]:
+    """Which views of some scenes a step looks at, without repeats; the first one is the input (uorf 8.3).
+
+    Args:
+        counts: How many views each scene has, at least `wanted`.
+        wanted: N.
+        seed: Of the run.
+        step: Optimiser step.
+        positions: Places of the scenes in the global batch.
+    """
+    rows = []
+    for count, position in zip(counts, positions, strict=True):
+        philox = np.random.Philox(key=[seed, _VIEWS], counter=[0, 0, position, step])
+        rows.append(np.random.Generator(philox).permutation(count)[:wanted])
+    return np.stack(rows)
+
+
+def draw_rays(
+    count: int, *, views: int, size: int, seed: int, step: int, positions: Sequence[int]
+) -> Int[np.ndarray, "B R 3"]:
+    """Random pixels of some scenes, each at most once: view, row and column (uorf 4.5)."""
+    rows = []
+    for position in positions:
+        philox = np.random.Philox(key=[seed, _PIXELS], counter=[0, 0, position, step])
+        drawn = np.random.Generator(philox).choice(views * size * size, size=count, replace=False, shuffle=False)
+        rows.append(np.stack(np.unravel_index(drawn, (views, size, size)), axis=1))
+    return np.stack(rows)
+
+
+def draw_corners(room: int, *, seed: int, step: int, positions: Sequence[int]) -> Int[np.ndarray, "B 2"]:
+    """Row and column, each 0 to `room`, of the first pixel of the square that a step looks at; the same in all views of
+    a scene (uorf 8.4)."""
+    rows = []
+    for position in positions:
+        philox = np.random.Philox(key=[seed, _PIXELS], counter=[0, 1, position, step])
+        rows.append(np.random.Generator(philox).integers(0, room + 1, size=2))
+    return np.stack(rows)
+
+
+def draw_density_noise(
+    shape: Sequence[int], *, seed: int, step: int, positions: Sequence[int]
+) -> Float[Tensor, "B K R S"]:
+    """Standard normal numbers for the densities of some scenes (uorf 6.4)."""
+    rows = []
+    for position in positions:
+        philox = np.random.Philox(key=[seed, _DENSITY], counter=[0, 0, position, step])
+        rows.append(np.random.Generator(philox).standard_normal(tuple(shape), dtype=np.float32))
+    return torch.from_numpy(np.stack(rows))
 
 
 def dropout_seed(seed: int, step: int, first: int) -> int:

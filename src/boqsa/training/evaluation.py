@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from boqsa.data import PackedDataset
 from boqsa.metrics import (
     AdjustedRandIndex,
     BackgroundInTopSlots,
@@ -33,13 +34,15 @@ from boqsa.metrics import (
     ScoredImages,
     SegmentationCovering,
 )
-from boqsa.models import Noise, Output, TransformerModel
+from boqsa.models import Output, TransformerModel
+from boqsa.models.radiance import RadianceModel
 from boqsa.recipes import EvaluateRecipe
 from boqsa.reports import main_masks
 from boqsa.training.diagnostics import Diagnostics
-from boqsa.training.draws import draw_noise
+from boqsa.training.draws import samples
 from boqsa.training.processes import rank_and_count
 from boqsa.training.stability import update_spectral_norm
+from boqsa.training.view_evaluation import evaluate_views
 
 _STABILITY_IMAGES = 8
 """Images that the spectral norm of the slot update is a mean over, always the first ones: it differs between images."""
@@ -82,6 +85,7 @@ def evaluate(
         device: Where the model is.
 
     Returns:
+        Of a radiance model, what `evaluate_views` gives; of all others
         `loss` (the model's own) and `images`; `decoder_masks` (of a mixture) and `attention_masks`: a value for each
         metric, and `left_out`, how many images had nothing to score, by metric; `reconstruction` in each
         convention of spec 4.2; `diagnostics`. Without masks the two mask entries are absent.
@@ -90,6 +94,10 @@ def evaluate(
         `reconstruction_generated` beside `reconstruction`, which is the dVAE's; and `tokens`: `vocabulary`, how many
         of it were `used`, and the `perplexity` of their use (1 to `used`).
     """
+    if isinstance(model, RadianceModel):
+        if num_slots is not None or not isinstance(split, PackedDataset):
+            raise ValueError("a radiance model is scored with its own slots, on a packed set of views.")
+        return evaluate_views(model, split, protocol, iterations=iterations, limit=limit, device=device)
     count = min(limit, len(split)) if limit else len(split)
     transformer = model if isinstance(model, TransformerModel) else None
     sources = ("attention_masks",) if transformer else ("decoder_masks", "attention_masks")
@@ -249,17 +257,6 @@ def _slot_information(model: TransformerModel, output: Output) -> Float[Tensor, 
     with_others = nn.functional.cross_entropy(others.flatten(0, 1), tokens.flatten())
     with_own = nn.functional.cross_entropy(output.logits.flatten(0, 1), tokens.flatten())
     return with_others - with_own
-
-
-def samples(
-    model: nn.Module, indices: Int[np.ndarray, "B"], device: torch.device | str, *, num_slots: int | None = None
-) -> Noise:
-    """What Gaussian slots of these images start from, the same each time; learned queries pay no attention to it."""
-    shapes = model.noise_shapes()  # type: ignore[operator]  # every model has it, which nn.Module does not know
-    if num_slots is not None:
-        shapes = {**shapes, "queries": (num_slots, *shapes["queries"][1:])}
-    noise = draw_noise(shapes, seed=0, step=0, positions=indices.tolist(), perturb_queries=True)
-    return Noise(queries=None if noise.queries is None else noise.queries.to(device))
 
 
 def attention_masks(attention: Float[Tensor, "B K N"], size: tuple[int, ...]) -> Float[Tensor, "B K 1 H W"]:

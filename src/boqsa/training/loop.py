@@ -27,7 +27,7 @@ from boqsa.models.published import Model
 from boqsa.recipes import Recipe
 from boqsa.recipes.band import Band, expected_band
 from boqsa.training.checkpoint import save_checkpoint
-from boqsa.training.data import StepImages, data_identity
+from boqsa.training.data import data_identity
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import SHOWN_METRICS, evaluate, headline
 from boqsa.training.faults import advice_after_divergence, told_in_words
@@ -38,13 +38,13 @@ from boqsa.training.machine import machine_facts
 from boqsa.training.pictures import draw_scenes
 from boqsa.training.processes import missing_each_other
 from boqsa.training.progress import RunProgress
+from boqsa.training.radiance_step import step_of
 from boqsa.training.resume import checkpoints_now, kept, require_same_data, saved_training, state_of
 from boqsa.training.schedules import Plateau
 from boqsa.training.signals import stop_signals
 from boqsa.training.sinks import require_sinks
 from boqsa.training.skipped import SkippedSteps
 from boqsa.training.start import check_data, computes_on, deterministic, starting_model
-from boqsa.training.step import TrainStep
 
 __all__ = ["check", "state_of", "train"]
 
@@ -116,7 +116,7 @@ class _Training:
         require_sinks(log_to)
         self.seen = checkpoints_now(run)
         self.saved = saved_training(recipe, run, allow_changes=allow_changes)
-        self.step = TrainStep(recipe, starting_model(recipe, None if self.saved is None else self.saved.folder))
+        self.step = step_of(recipe, starting_model(recipe, None if self.saved is None else self.saved.folder))
         self.writes = self.step.fabric.is_global_zero
         self.log = Log(run, log_to) if self.writes else NoLog(run)
         self.start, self.seconds, self.best = 0, 0.0, dict[str, float]()
@@ -135,6 +135,7 @@ class _Training:
         """Take up what `state` gave. Checkpoints of earlier versions lack some of it, and need none."""
         device = self.step.device
         self.step.optimizer.load_state_dict(saved["optimizer"])
+        self.step.restore(saved)
         self.start, self.seconds, self.best = saved["step"], saved["seconds"], dict(saved["best"])
         parts = {name: values.to(device) for name, values in saved.get("parts", {}).items()}
         self.interval = Interval(self.recipe.train.batch_size, saved["losses"].to(device), parts)
@@ -194,7 +195,7 @@ class _Training:
         """All steps that are left; False if `stop` was filled before the end."""
         settings = self.recipe.train
         began = time.monotonic() - self.seconds
-        images = StepImages(data, self.step.device)
+        images = self.step.images(data)
         progress.say(str(images))
         for done in range(self.start + 1, settings.steps + 1):
             with told_in_words(self.recipe, self.run, "step"):
@@ -331,6 +332,7 @@ class _Training:
         return {
             "step": done,
             "optimizer": self.step.optimizer.state_dict(),
+            **self.step.more_state(),
             "losses": self.interval.losses.cpu(),
             "parts": {name: values.cpu() for name, values in self.interval.parts.items()},
             "skipped": self.skipped.state,

@@ -7,7 +7,8 @@ from torch import nn
 
 from boqsa.models import Output, TransformerModel
 from boqsa.reports import segmentation_grid
-from boqsa.training.evaluation import ImageSplit, samples
+from boqsa.training.draws import samples
+from boqsa.training.evaluation import ImageSplit
 
 
 def draw_scenes(

@@ -17,6 +17,7 @@ from boqsa.models.published import Model
 from boqsa.recipes import Recipe
 from boqsa.slots import LearnedQueries
 from boqsa.training.data import require_image_size
+from boqsa.training.views import SceneViews
 
 
 def check_data(recipe: Recipe, train: PackedDataset, validation: PackedDataset | None) -> None:
@@ -27,6 +28,9 @@ def check_data(recipe: Recipe, train: PackedDataset, validation: PackedDataset |
     """
     for data in filter(None, (train, validation)):
         require_image_size(data, recipe.data.image_size)
+        if recipe.model.kind == "radiance":
+            least = recipe.train.radiance.views if data is train else recipe.evaluate.radiance.views
+            SceneViews(data, least=least)
     if recipe.train.patience and validation is None:
         raise RecipeError(
             "train.patience counts evaluations, but there is no validation split; "

@@ -11,21 +11,23 @@ Notable choices:
   optimiser's step, from the final slots of the whole batch. There the host waits for the device; nowhere else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from boqsa.data import PackedDataset
 from boqsa.metrics.matching import cheapest_matching
 from boqsa.models import Noise, Output, TransformerModel
 from boqsa.models.published import Model
 from boqsa.recipes import Recipe, TrainRecipe
 from boqsa.slots import KMeans, LearnedQueries, QueryUpdate, RunningMean, consistency_loss
 from boqsa.training.augment import augment
+from boqsa.training.data import StepImages
 from boqsa.training.draws import batch_indices, clusters_seed, draw_crops, draw_gumbel, draw_noise, dropout_seed
 from boqsa.training.machine import keep_freed_memory, require_compiler, sent
 from boqsa.training.processes import agreement_group, all_have, any_process, join_processes
@@ -104,6 +106,10 @@ class TrainStep:
         """Where model and images are."""
         return self.fabric.device
 
+    def images(self, data: PackedDataset) -> TrainImages:
+        """A split as the steps take it."""
+        return StepImages(data, self.device)
+
     def __call__(self, images: TrainImages, step: int, *, rate_factor: float = 1.0) -> StepResult:
         """Make the step of this number, counted from 0; `rate_factor` multiplies all learning rates."""
         recipe, settings = self.recipe, self.recipe.train
@@ -111,26 +117,21 @@ class TrainStep:
         piece = share // settings.accumulate
         begin = self.fabric.global_rank * share
         indices = batch_indices(recipe.seed, step, settings.batch_size, len(images))
-        options = self.options(step)
         sums: dict[str, Tensor] = {}
         final_slots: list[Tensor] = []
         self.optimizer.zero_grad(set_to_none=True)
         for first in range(begin, begin + share, piece):
             positions = range(first, first + piece)
-            image = self._prepared(images.batch(indices[first : first + piece]), step, positions)
-            noise = self._noise(step, positions, perturb_queries=options["sigma"] > 0)
-            if isinstance(self.plain_model, TransformerModel):
-                torch.manual_seed(dropout_seed(recipe.seed, step, first))
             # Gradients of earlier pieces are added up in each process; the last one sends the sum to the others.
             to_come = first + piece < begin + share
             with self.fabric.no_backward_sync(self.model, enabled=to_come and self.fabric.world_size > 1):
-                output = self.model(image, noise=noise, **options)
+                output = self.forward(images, indices[first : first + piece], step, positions)
                 if settings.consistency_weight:
                     output = _with_consistency(output, settings.consistency_weight)
                 if self._query_update is not None:
                     final_slots.append(output.slots.detach())
                 losses = {"": output.loss, **output.losses}
-                del output, noise, image  # only what the backward pass needs may stand beside it
+                del output  # only what the backward pass needs may stand beside it
                 self.fabric.backward(losses[""] / settings.accumulate)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0) + value.detach() / settings.accumulate
@@ -143,14 +144,41 @@ class TrainStep:
             norm_type=float(settings.clip_norm_type),
         )
         for entry, group in zip(self.optimizer.param_groups, self.groups, strict=True):
-            factor = learning_rate_factor(step, warmup_steps=group.warmup_steps, half_life_steps=group.half_life_steps)
-            entry["lr"] = group.learning_rate * factor * rate_factor
+            entry["lr"] = group.learning_rate * self.rate_factor(group, step) * rate_factor
         is_finite = loss.isfinite() & norm.isfinite()
         self._found_inf.copy_(~is_finite)
         self.optimizer.step()
         if self._query_update is not None:
             self._move_queries(self._query_update, torch.cat(final_slots), step, is_finite)
         return StepResult(loss, norm, parts, is_finite, query_norm)
+
+    def forward(self, images: TrainImages, indices: Int[np.ndarray, "b"], step: int, positions: range) -> Output:
+        """What the model makes of some samples of a step.
+
+        Args:
+            images: To take them from.
+            indices: Of the samples.
+            step: Its number.
+            positions: Places of the samples in the global batch.
+        """
+        options = self.options(step)
+        image = self._prepared(images.batch(indices), step, positions)
+        noise = self._noise(step, positions, perturb_queries=options["sigma"] > 0)
+        if isinstance(self.plain_model, TransformerModel):
+            torch.manual_seed(dropout_seed(self.recipe.seed, step, positions[0]))
+        output: Output = self.model(image, noise=noise, **options)
+        return output
+
+    def rate_factor(self, group: "ParameterGroup", step: int) -> float:
+        """What multiplies the learning rate of some parameters at a step."""
+        return learning_rate_factor(step, warmup_steps=group.warmup_steps, half_life_steps=group.half_life_steps)
+
+    def more_state(self) -> dict[str, Any]:
+        """What a later process needs beside the weights and the optimiser; plain data and tensors."""
+        return {}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Take up what `more_state` gave."""
 
     def options(self, step: int) -> dict[str, float]:
         """What the model is told at a step: `sigma`, and of a transformer model `tau`."""
@@ -268,7 +296,7 @@ def _query_norm(model: Model) -> Float[Tensor, ""] | None:
     return queries.weight.new_zeros(()) if gradient is None else gradient.norm()
 
 
-class _Group(NamedTuple):
+class ParameterGroup(NamedTuple):
     """Parameters that share a learning rate and its schedule."""
 
     suffix: str
@@ -279,13 +307,13 @@ class _Group(NamedTuple):
     half_life_steps: int
 
 
-def _parameter_groups(model: Model, settings: TrainRecipe) -> list[_Group]:
+def _parameter_groups(model: Model, settings: TrainRecipe) -> list[ParameterGroup]:
     """All parameters that have a gradient; those of a dVAE have a rate of their own (spec 5.2)."""
     dvae = list(model.dvae.parameters()) if isinstance(model, TransformerModel) else []
     apart = set(map(id, dvae))
     rest = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in apart]
-    groups = [_Group("", rest, settings.learning_rate, settings.warmup_steps, settings.half_life_steps)]
+    groups = [ParameterGroup("", rest, settings.learning_rate, settings.warmup_steps, settings.half_life_steps)]
     if dvae:
         own = settings.dvae
-        groups.append(_Group("_dvae", dvae, own.learning_rate, own.warmup_steps, own.half_life_steps))
+        groups.append(ParameterGroup("_dvae", dvae, own.learning_rate, own.warmup_steps, own.half_life_steps))
     return groups

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from boqsa.models import Noise
-from boqsa.models.radiance import RadianceModel, Rays, Views, azimuth_of, cast_rays, whole_view
+from boqsa.models.radiance import RadianceModel, Rays, Views, all_pixels, azimuth_of, cast_rays
 from boqsa.models.radiance import model as module
 
 
 def tiny(**changes: Any) -> RadianceModel:
     torch.manual_seed(0)
     arguments = {
-        "image_size": 16,
+        "input_size": 16,
         "num_slots": 3,
         "slot_size": 8,
         "near": 4.0,
@@ -23,6 +23,11 @@ def tiny(**changes: Any) -> RadianceModel:
         "box": 3.0,
     }
     return RadianceModel(**{**arguments, **changes}).double()
+
+
+def one_view(view: int, size: int) -> Tensor:
+    """All pixels of it."""
+    return all_pixels(view + 1, size)[:, -size * size :]
 
 
 def cameras(views: int = 2, *, scenes: int = 1) -> Tensor:
@@ -48,7 +53,7 @@ def slots_of(model: RadianceModel, scenes: int = 1) -> Tensor:
 
 def looking(model: RadianceModel, size: int = 8, *, views: int = 1) -> tuple[Rays, Tensor]:
     poses = cameras(views)
-    pixels = torch.cat([whole_view(view, size) for view in range(views)], dim=1)
+    pixels = all_pixels(views, size)
     frame = model.frame_of(poses[:, 0], azimuth_of(poses[:, 0]))
     return cast_rays(poses, pixels, size=size, frustum=model.frustum), frame
 
@@ -66,7 +71,7 @@ def views_of(count: int = 2, *, scenes: int = 1, size: int = 16) -> Views:
     [
         ({"queries": "shared_gaussian"}, 181_464),
         ({"num_slots": 5, "slot_size": 64, "queries": "shared_gaussian"}, 434_952),
-        ({"image_size": 128, "num_slots": 5, "slot_size": 64, "halved": True, "queries": "shared_gaussian"}, 471_880),
+        ({"input_size": 128, "num_slots": 5, "slot_size": 64, "halved": True, "queries": "shared_gaussian"}, 471_880),
     ],
 )
 def test_numbers_of_parameters_are_the_published_ones(arguments: dict[str, Any], count: int) -> None:
@@ -115,7 +120,7 @@ def test_a_crop_is_rendered_as_a_crop_of_the_whole() -> None:
     model, slots = tiny(), slots_of(tiny())
     poses = cameras(1)
     frame = model.frame_of(poses[:, 0], azimuth_of(poses[:, 0]))
-    pixels = whole_view(0, 12)
+    pixels = one_view(0, 12)
     whole = model.render(slots, cast_rays(poses, pixels, size=12, frustum=model.frustum), frame, samples=6, local=False)
     crop = pixels.view(1, 12, 12, 3)[:, 3:8, 2:9].reshape(1, -1, 3)
     part = model.render(slots, cast_rays(poses, crop, size=12, frustum=model.frustum), frame, samples=6, local=False)
@@ -124,7 +129,7 @@ def test_a_crop_is_rendered_as_a_crop_of_the_whole() -> None:
 
 def test_random_rays_are_pixels_of_the_whole() -> None:
     model, views = tiny(), views_of(3)
-    everything = torch.cat([whole_view(view, 16) for view in range(3)], dim=1)
+    everything = all_pixels(3, 16)
     chosen = torch.randperm(everything.shape[1], generator=torch.Generator().manual_seed(0))[:50]
     settings: dict[str, Any] = {"size": 16, "samples": 5, "local": True}
     whole, some = model(views, everything, **settings), model(views, everything[:, chosen], **settings)
@@ -134,7 +139,7 @@ def test_random_rays_are_pixels_of_the_whole() -> None:
 
 def test_the_loss_is_the_error_between_minus_1_and_1() -> None:
     model, views = tiny(), views_of()
-    output = model(views, whole_view(1, 16), size=16, samples=4, local=False)
+    output = model(views, one_view(1, 16), size=16, samples=4, local=False)
     expected = views.image[0, 1].permute(1, 2, 0).reshape(1, -1, 3).double() / 255
     torch.testing.assert_close(output.target.double(), expected, rtol=0, atol=1e-6)
     error = ((2 * output.colour - 1) - (2 * expected - 1)).square().mean()
@@ -211,7 +216,7 @@ def test_frames_of_objects(object_frame: str) -> None:
 
 def test_queries_of_the_whole_model_have_a_gradient_from_pixels() -> None:
     model = tiny()
-    model(views_of(), whole_view(1, 16), size=16, samples=4, local=False).loss.backward()
+    model(views_of(), one_view(1, 16), size=16, samples=4, local=False).loss.backward()
     weight = model.slot_encoder.queries.weight
     assert isinstance(weight, Tensor)
     assert weight.grad is not None
@@ -229,8 +234,8 @@ def test_noise_on_the_queries_is_the_callers() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"image_size": 18}, "image_size is 18"),
-        ({"image_size": 20, "halved": True}, "a multiple of 8"),
+        ({"input_size": 18}, "input_size is 18"),
+        ({"input_size": 20, "halved": True}, "a multiple of 8"),
         ({"num_slots": 1}, "num_slots is 1"),
         ({"slot_size": 3}, "slot_size is 3"),
         ({"near": 7.0, "far": 6.0}, "near is 7.0 and far is 6.0"),

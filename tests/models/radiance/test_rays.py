@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from boqsa.models.radiance import Frustum, azimuth_of, cast_rays, whole_view
+from boqsa.models.radiance import Frustum, all_pixels, azimuth_of, cast_rays
 
 
 def pose(position: tuple[float, float, float] = (0, 0, 0), angle: float = 0.0) -> Tensor:
@@ -28,7 +28,7 @@ def test_a_pixel_and_a_depth_by_hand() -> None:
 
 
 def test_depth_is_along_the_axis_and_not_along_the_ray() -> None:
-    rays = cast_rays(pose(), whole_view(0, 8), size=8, frustum=Frustum(scene_scale=1.0))
+    rays = cast_rays(pose(), all_pixels(1, 8), size=8, frustum=Frustum(scene_scale=1.0))
     points = rays.points(torch.tensor([6.0, 20.0], dtype=torch.float64))
     assert (points[0, :, 0, 2] == 6).all()
     assert (points[0, :, 1, 2] == 20).all()
@@ -54,10 +54,10 @@ def test_each_ray_has_the_pose_of_its_view() -> None:
     assert rays.origin[0, :, 0].tolist() == [2, 1]
 
 
-def test_all_pixels_come_row_by_row() -> None:
-    pixels = whole_view(2, 3, scenes=2)
-    assert pixels.shape == (2, 9, 3)
-    assert pixels[1, 4].tolist() == [2, 1, 1]
+def test_all_pixels_come_view_by_view_and_row_by_row() -> None:
+    pixels = all_pixels(3, 3, scenes=2)
+    assert pixels.shape == (2, 27, 3)
+    assert pixels[1, 22].tolist() == [2, 1, 1]
 
 
 def test_the_azimuth_turns_with_the_camera_and_leaves_height_alone() -> None:

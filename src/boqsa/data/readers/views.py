@@ -55,6 +55,8 @@ PUBLISHED_SCENES = {
     "room_chair": {"train": 1_000, "test": 500},
     "room_diverse": {"train": 5_000, "test": 500},
 }
+VIEW_EXTRAS = {"scene": Extra("<i4", ()), "camera": Extra("<f4", (4, 4)), "azimuth": Extra("<f4", (3, 3))}
+"""What every set of views has beside its images."""
 NO_IMAGES = (
     "_mask.png",
     "_mask_for_moving.png",
@@ -128,7 +130,7 @@ def read(
         image_size=image_size,
         split_rule=carved if split == "clean" else "published folders; there is no val",
         partial=limit is not None or any(scenes.get(name, 0) < count for name, count in published.items()),
-        extras={"scene": Extra("<i4", ()), "camera": Extra("<f4", (4, 4)), "azimuth": Extra("<f4", (3, 3))},
+        extras=VIEW_EXTRAS,
         options={"split": split},
         notices=notices,
     )

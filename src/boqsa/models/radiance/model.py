@@ -16,7 +16,7 @@ a ray, D slot size, H W input image.
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -30,6 +30,7 @@ from boqsa.models.radiance.encoder import ViewEncoder
 from boqsa.models.radiance.fields import Field, encode
 from boqsa.models.radiance.rays import Frustum, Rays, cast_rays
 from boqsa.models.radiance.rendering import Composition, Pixels, compose, joined, see, see_all
+from boqsa.models.radiance.scene import Found, SceneOutput, Seen, Views, colours_at, photographs
 from boqsa.models.radiance.slots import BackgroundSlotEncoder, Starts
 from boqsa.slots import Gradient
 from boqsa.slots.queries import Perturbation
@@ -38,44 +39,6 @@ ObjectFrame = Literal["azimuth", "camera", "camera_published"]
 
 _POINTS_AT_ONCE = 16_384
 """Points of one piece: larger ones fall out of the processor's cache (uorf 15)."""
-
-
-class Found(NamedTuple):
-    """What the input view gives."""
-
-    slots: Float[Tensor, "B K D"]
-    initial_slots: Float[Tensor, "B K D"]
-    attention: Float[Tensor, "B K N"]
-    """Of the last step, plus 1e-8; for looking at, not for scores."""
-
-
-class Views(NamedTuple):
-    """Posed photographs of some scenes; the first view of each is the input."""
-
-    image: UInt8[Tensor, "B N 3 H W"]
-    camera: Float[Tensor, "B N 4 4"]
-    """Camera to world."""
-    azimuth: Float[Tensor, "B N 3 3"]
-    """Rotation about the vertical that turns with each camera."""
-
-
-class SceneOutput(NamedTuple):
-    """What a training step looks at."""
-
-    colour: Float[Tensor, "B R 3"]
-    """Rendered, in [0, 1]."""
-    target: Float[Tensor, "B R 3"]
-    """Photographed, in [0, 1]."""
-    slots: Float[Tensor, "B K D"]
-    initial_slots: Float[Tensor, "B K D"]
-    attention: Float[Tensor, "B K N"]
-    losses: dict[str, Tensor]
-    """Scalars by name."""
-
-    @property
-    def loss(self) -> Float[Tensor, ""]:
-        """Sum of the losses."""
-        return sum(self.losses.values(), start=self.colour.new_zeros(()))
 
 
 class RadianceModel(
@@ -91,13 +54,13 @@ class RadianceModel(
     gradient="bilevel"`; the other two combinations work as well. The defaults are CLEVR-567's (uorf 9).
 
     Args:
-        image_size: Height and width of the input view, in pixels: a multiple of 4, or of 8 if `halved`.
+        input_size: Height and width of the input view, in pixels: a multiple of 4, or of 8 if `halved`.
         num_slots: K, background included.
         slot_size: D, also the width of all features and fields.
         halved: Tokens at half of the input's resolution (Room-Diverse, with inputs of 128).
         iterations: Slot-attention steps, all counted.
         queries, gradient, perturbation: As in `BackgroundSlotEncoder`.
-        focal, near, far, scene_scale: The lens, and the depths that are looked at, as in `Frustum`.
+        focal_x, focal_y, near, far, scene_scale: The lens, and the depths that are looked at, as in `Frustum`.
         box: Half the side of the cube around the world's origin that objects are kept in while locality is on, in
             world units.
         object_frame: In which axes objects are described. "azimuth": the world's, turned with the input camera about
@@ -110,7 +73,7 @@ class RadianceModel(
 
     def __init__(
         self,
-        image_size: int = 64,
+        input_size: int = 64,
         num_slots: int = 8,
         slot_size: int = 40,
         halved: bool = False,
@@ -118,7 +81,8 @@ class RadianceModel(
         queries: Starts = "learned",
         gradient: Gradient = "bilevel",
         perturbation: Perturbation = "multiplicative",
-        focal: tuple[float, float] = (350 / 320, 350 / 240),
+        focal_x: float = 350 / 320,
+        focal_y: float = 350 / 240,
         near: float = 6.0,
         far: float = 20.0,
         scene_scale: float = 7.0,
@@ -127,14 +91,14 @@ class RadianceModel(
     ) -> None:
         super().__init__()
         multiple = 8 if halved else 4
-        if image_size < multiple or image_size % multiple:
-            raise ValueError(f"image_size is {image_size}; the encoder halves it, so give a multiple of {multiple}.")
+        if input_size < multiple or input_size % multiple:
+            raise ValueError(f"input_size is {input_size}; the encoder halves it, so give a multiple of {multiple}.")
         if slot_size < 4:
             raise ValueError(f"slot_size is {slot_size}; the colour head has a quarter of it, so give 4 or more.")
         if box <= 0:
             raise ValueError(f"box is {box}; give half the side of the objects' cube, above 0, in world units.")
-        self.frustum = Frustum(focal=(focal[0], focal[1]), near=near, far=far, scene_scale=scene_scale)
-        self.image_size, self.box, self.object_frame = image_size, box, object_frame
+        self.frustum = Frustum(focal=(focal_x, focal_y), near=near, far=far, scene_scale=scene_scale)
+        self.input_size, self.box, self.object_frame = input_size, box, object_frame
         self.encoder = ViewEncoder(slot_size, halved=halved)
         self.slot_encoder = BackgroundSlotEncoder(
             num_slots,
@@ -171,13 +135,74 @@ class RadianceModel(
             noise: The random numbers of this pass.
             density_noise: Added to the densities (uorf 6.4).
         """
-        found = self.find(_resized(views.image[:, :1], self.image_size)[:, 0], sigma=sigma, noise=noise)
+        found = self.find(photographs(views.image[:, :1], self.input_size)[:, 0], sigma=sigma, noise=noise)
         rays = cast_rays(views.camera, pixels, size=size, frustum=self.frustum)
         frame = self.frame_of(views.camera[:, 0], views.azimuth[:, 0])
         colour = self.render(found.slots, rays, frame, samples=samples, local=local, density_noise=density_noise)
-        target = _at(_resized(views.image, size), pixels)
+        target = colours_at(photographs(views.image, size), pixels)
         # Both in [-1, 1], as published: 4 times the error in [0, 1].
         return SceneOutput(colour, target, *found, {"reconstruction": 4 * nn.functional.mse_loss(colour, target)})
+
+    @torch.no_grad()
+    def look(
+        self,
+        views: Views,
+        *,
+        size: int,
+        samples: int,
+        iterations: int | None = None,
+        noise: Noise | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[Found, Seen]:
+        """Find the slots of the input views, and render all views whole from them.
+
+        Args:
+            views: Their photographs are looked at in the first view alone.
+            size: Height and width that views are rendered at.
+            samples: S.
+            iterations: Slot-attention steps; None means the trained number.
+            noise: The sample that Gaussian slots start from.
+            progress: Called with (rays done, rays in all).
+        """
+        image = photographs(views.image[:, :1], self.input_size)[:, 0]
+        found = self.find(image, iterations=iterations, noise=noise)
+        frame = self.frame_of(views.camera[:, 0], views.azimuth[:, 0])
+        return found, self.show(found.slots, views.camera, frame, size=size, samples=samples, progress=progress)
+
+    @torch.no_grad()
+    def show(
+        self,
+        slots: Float[Tensor, "B K D"],
+        camera: Float[Tensor, "B N 4 4"],
+        frame: Float[Tensor, "B 4 4"],
+        *,
+        size: int,
+        samples: int,
+        moved: Float[Tensor, "K 3"] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Seen:
+        """Render whole views of any cameras, with objects free of their box.
+
+        Args:
+            slots: From `find`, or put together from several of them.
+            camera: Camera to world.
+            frame: From `frame_of` the input view.
+            size: Height and width in pixels.
+            samples: S.
+            moved: How far each slot's content is moved, in world units (uorf 10.6); None moves nothing.
+            progress: Called with (rays done, rays in all).
+        """
+        scenes, views = camera.shape[:2]
+        pixels = all_pixels(views, size, scenes=scenes).to(camera.device)
+        rays = cast_rays(camera, pixels, size=size, frustum=self.frustum)
+        seen = self.render_all(slots, rays, frame, samples=samples, moved=moved, progress=progress)
+        shape = (views, size, size)
+        return Seen(
+            image=seen.colour.unflatten(1, shape).movedim(-1, 2),  # type: ignore[no-untyped-call]
+            depth=seen.depth.unflatten(1, shape),  # type: ignore[no-untyped-call]
+            slot_masks=seen.slot_masks.unflatten(2, shape).transpose(1, 2),  # type: ignore[no-untyped-call]
+            slot_images=seen.slot_colours.unflatten(2, shape).transpose(1, 2).movedim(-1, 3),  # type: ignore[no-untyped-call]
+        )
 
     def find(
         self,
@@ -194,7 +219,7 @@ class RadianceModel(
             TypeError: if it is neither uint8 nor floating point.
         """
         noise = noise or Noise()
-        scaled = scaled_image(image, size=self.image_size, low=-1.0, dtype=self.slot_encoder.to_keys.weight.dtype)
+        scaled = scaled_image(image, size=self.input_size, low=-1.0, dtype=self.slot_encoder.to_keys.weight.dtype)
         initial = self.slot_encoder.initial_slots(len(image), sigma=sigma, noise=noise.queries)
         prepared = self.slot_encoder.prepare(self.encoder(scaled))
         slots, attention = self.slot_encoder(prepared, initial, iterations=iterations)
@@ -362,25 +387,7 @@ class RadianceModel(
         return [slice(first, first + at_once) for first in range(0, count, at_once)]
 
 
-def _resized(image: Float[Tensor, "B N 3 H W"] | UInt8[Tensor, "B N 3 H W"], size: int) -> Float[Tensor, "B N 3 h w"]:
-    """Views in [0, 1] at another size (uorf 2.1, 8.4)."""
-    unit = image.float() / 255 if image.dtype == torch.uint8 else image
-    if image.shape[-1] == size:
-        return unit
-    resized = nn.functional.interpolate(unit.flatten(0, 1), size=(size, size), mode="bilinear", align_corners=False)
-    return resized.view(*image.shape[:3], size, size)
-
-
-def _at(image: Float[Tensor, "B N 3 H W"], pixels: Int[Tensor, "B R 3"]) -> Float[Tensor, "B R 3"]:
-    """The colours of some pixels."""
-    view, row, column = pixels.unbind(-1)
-    scene = torch.arange(len(image), device=image.device)[:, None]
-    chosen: Tensor = image[scene, view, :, row, column]
-    return chosen
-
-
-def whole_view(view: int, size: int, *, scenes: int = 1, device: torch.device | str = "cpu") -> Int[Tensor, "B R 3"]:
-    """All pixels of one view, for `cast_rays`."""
-    along = torch.arange(size, device=device)
-    pixels = torch.cartesian_prod(torch.tensor([view], device=device), along, along)
-    return pixels.expand(scenes, -1, 3)
+def all_pixels(views: int, size: int, *, scenes: int = 1) -> Int[Tensor, "B R 3"]:
+    """Every pixel of every view, view by view and row by row, for `cast_rays`."""
+    along = torch.arange(size)
+    return torch.cartesian_prod(torch.arange(views), along, along).expand(scenes, -1, 3)
