@@ -1,18 +1,21 @@
 """How like a photograph a rendered view is: PSNR and SSIM, one value an image (uorf 10.5). Higher is better in both.
 
+SSIM is the mean over places where the whole window lies in the image, as in its definition; torchmetrics pads the image
+and counts its border too.
+
 LPIPS, which needs weights that users bring, is `boqsa.models.radiance.pretrained.LPIPS`.
 """
 
 import torch
 from jaxtyping import Float, Float64
-from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
+from torch import Tensor, nn
 
 from boqsa.metrics.accumulate import MeanOverImages
 from boqsa.metrics.reconstruction import mse
 
 _EPSILON = 1e-8
-_WINDOW = 11
+_WINDOW, _SIGMA = 11, 1.5
+_C1, _C2 = 0.01**2, 0.03**2
 
 
 def psnr(rendered: Float[Tensor, "B C H W"], image: Float[Tensor, "B C H W"]) -> Float64[Tensor, " B"]:
@@ -43,11 +46,30 @@ def ssim(rendered: Float[Tensor, "B C H W"], image: Float[Tensor, "B C H W"]) ->
             f"rendered has shape {tuple(rendered.shape)} and image has shape {tuple(image.shape)}; expected equal "
             f"shapes (batch, channels, height, width) of at least {_WINDOW} pixels."
         )
-    found = structural_similarity_index_measure(
-        rendered.double(), image.double(), sigma=1.5, data_range=1.0, k1=0.01, k2=0.03, reduction="none"
-    )
-    assert isinstance(found, Tensor)
-    return found.view(-1)
+    one, other = rendered.double(), image.double()
+    window = _bell(one)
+    mean_one, mean_other = _averaged(one, window), _averaged(other, window)
+    spread_one = _averaged(one * one, window) - mean_one**2
+    spread_other = _averaged(other * other, window) - mean_other**2
+    together = _averaged(one * other, window) - mean_one * mean_other
+    light = (2 * mean_one * mean_other + _C1) / (mean_one**2 + mean_other**2 + _C1)
+    structure = (2 * together + _C2) / (spread_one + spread_other + _C2)
+    return (light * structure).mean(dim=(1, 2, 3))
+
+
+def _bell(like: Tensor) -> Float64[Tensor, "11"]:
+    """One side of the window, which is the product of two; sums to 1."""
+    along = torch.arange(_WINDOW, dtype=like.dtype, device=like.device) - _WINDOW // 2
+    bell = (-(along**2) / (2 * _SIGMA**2)).exp()
+    return bell / bell.sum()
+
+
+def _averaged(image: Float64[Tensor, "B C H W"], window: Float64[Tensor, "11"]) -> Float64[Tensor, "B C h w"]:
+    """Under the window, wherever all of it lies in the image."""
+    flat = image.flatten(0, 1)[:, None]
+    rows = nn.functional.conv2d(flat, window[None, None, :, None])
+    averaged = nn.functional.conv2d(rows, window[None, None, None])
+    return averaged.view(*image.shape[:2], *averaged.shape[-2:])
 
 
 class PeakSignalToNoise(MeanOverImages):
