@@ -1,4 +1,4 @@
-"""The bar that is shown while built-in scenes are rendered; on stderr, and only if there is something to render."""
+"""Bars on stderr for what takes a while."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def rendering() -> Iterator[Callable[[int, int], None]]:
-    """Yield the `progress` of `open_split`."""
+    """Yield the `progress` of `open_split`; the bar is shown only if there is something to render."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -20,3 +20,15 @@ def rendering() -> Iterator[Callable[[int, int], None]]:
             bar.update(task, completed=done, total=total, visible=True)
 
         yield advance
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that is told (done, in all); on a terminal it moves a bar, elsewhere it says nothing."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -31,6 +31,8 @@ TEST_SCENES = 1_000
 VALIDATION_SCENES = 512
 _STARTS = {"test": 0, "val": TEST_SCENES, "train": TEST_SCENES + VALIDATION_SCENES}
 """Of each split in the seed's sequence."""
+_HELD_OUT_OF_VIEWS = {"test": 100, "val": 50}
+"""Most held-out scenes of a set of several views, the first ones: each is rendered whole to score a model."""
 _PIECE = 1_024
 """Scenes rendered between two calls of `progress`."""
 
@@ -52,8 +54,8 @@ def builtin_scenes(
 ) -> Path:
     """A packed folder with `count` training scenes and fixed held-out ones; rendered at the first call.
 
-    Held-out scenes come first in the seed's sequence (1,000 test, 512 val), so they are the same however many are
-    trained on. A process that finds another one rendering the same scenes waits for it.
+    Held-out scenes come first in the seed's sequence (1,000 test, 512 val; of several views each 100 and 50), so they are
+    the same however many are trained on. A process that finds another one rendering the same scenes waits for it.
 
     Args:
         settings: What a scene looks like.
@@ -135,6 +137,9 @@ def _render(
 ) -> None:
     size = (settings.image_size, settings.image_size)
     ends = {"train": _STARTS["train"] + count, "val": _STARTS["train"], "test": _STARTS["val"]}
+    if views > 1:
+        ends |= {split: min(ends[split], _STARTS[split] + most) for split, most in _HELD_OUT_OF_VIEWS.items()}
+    total = sum(ends[split] - _STARTS[split] for split in ends)
     extras = VIEW_EXTRAS | {"depth": Extra("<f4", size)} if views > 1 else {}
     done = 0
     with atomic_folder(target) as folder, PackedWriter(folder, size, extras=extras) as writer:
@@ -146,7 +151,7 @@ def _render(
                 writer.append(split, _flat(scenes.image), _flat(scenes.mask), extras=beside)
                 done += piece
                 if progress is not None:
-                    progress(done, _STARTS["train"] + count)
+                    progress(done, total)
         writer.finish(
             name="scenes",
             source=f"rendered by boqsa.data.scenes with seed {seed}",

@@ -21,6 +21,7 @@ from boqsa.errors import InputError
 from boqsa.inference.picture import read_picture
 from boqsa.models import Noise
 from boqsa.models.published import Model
+from boqsa.models.radiance import RadianceModel
 from boqsa.reports import overlay
 
 IGNORE = 255
@@ -92,10 +93,11 @@ class Segmenter:
         """Segment RGB pictures (H, W, 3), each of its own size, in one pass of the model; at least one."""
         windows = [_window(picture.shape[:2], crop=self.crop) for picture in pictures]
         size = self.model.image_size
-        squeezed = [_squeeze(picture[window], size) for picture, window in zip(pictures, windows, strict=True)]
-        image = torch.from_numpy(np.stack(squeezed)).permute(0, 3, 1, 2)  # (B, 3, h, w)
+        small = [squeezed(picture[window], size) for picture, window in zip(pictures, windows, strict=True)]
+        image = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2)  # (B, 3, h, w)
         with torch.inference_mode():
-            output = self.model(
+            discover = self.model.segment if isinstance(self.model, RadianceModel) else self.model
+            output = discover(
                 image.to(next(self.model.parameters()).device),
                 iterations=self.iterations,
                 noise=self._noise(len(pictures)),
@@ -140,7 +142,7 @@ def _window(size: Sequence[int], *, crop: bool) -> tuple[slice, slice]:
     return slice(top, top + side), slice(left, left + side)
 
 
-def _squeeze(pixels: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
+def squeezed(pixels: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
     """Resize by the filter that prepares training images."""
     if pixels.shape[:2] == (size, size):
         return pixels

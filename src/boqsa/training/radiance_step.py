@@ -54,7 +54,13 @@ class RadianceStep(TrainStep):
 
     def images(self, data: PackedDataset) -> TrainImages:
         """The scenes of a split."""
-        return cast(TrainImages, SceneViews(data, self.device, least=self.recipe.train.radiance.views))
+        scenes = SceneViews(data, self.device, least=self.recipe.train.radiance.views)
+        first = scenes.views([0], np.zeros((1, 1), np.int64))
+        model = self.plain_model
+        assert isinstance(model, RadianceModel)
+        model.typical_camera.copy_(first.camera[0, 0])
+        model.typical_azimuth.copy_(first.azimuth[0, 0])
+        return cast(TrainImages, scenes)
 
     def __call__(self, images: TrainImages, step: int, *, rate_factor: float = 1.0) -> StepResult:
         """Make the step of this number, counted from 0, whoever's it is."""

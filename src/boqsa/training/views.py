@@ -88,9 +88,9 @@ class SceneViews:
 
 def _require_poses(data: PackedDataset, camera: NDArray[np.float32]) -> None:
     """Go on if every camera has a rotation that can be inverted."""
-    is_finite = np.isfinite(camera).all(axis=(1, 2))
-    determinant = np.linalg.det(np.where(is_finite[:, None, None], camera[:, :3, :3], 0).astype(np.float64))
-    wrong = np.flatnonzero(np.abs(determinant) < 1e-6)
+    rotation = np.nan_to_num(camera[:, :3, :3].astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    is_pose = np.isfinite(camera).all(axis=(1, 2)) & (np.abs(np.linalg.det(rotation)) > 1e-6)
+    wrong = np.flatnonzero(~is_pose)
     if len(wrong):
         raise InputError(
             f"the camera of image {wrong[0]} of {data.path} ({data.split}) is singular or not finite, and those of "

@@ -218,10 +218,10 @@ def _load(item: Item, *, size: tuple[int, int]) -> Sample:
     height, width = image.shape[:2]
     if height != width:
         raise InputError(f"{item.files[0]} is {height}x{width}; a square image expected.")
-    camera = _read_camera(item.files[1])
+    camera = read_camera(item.files[1])
     azimuth = np.eye(3, dtype=np.float32)
     if turned:
-        azimuth = _read_rotation(item.files[-1])
+        azimuth = read_rotation(item.files[-1])
     else:
         notices.append("no _azi_rot.txt, the azimuth is the identity")
     mask = None
@@ -231,7 +231,12 @@ def _load(item: Item, *, size: tuple[int, int]) -> Sample:
     return Sample(resize_image(image, size), mask, tuple(notices), extras)
 
 
-def _read_camera(path: Path) -> Float32[np.ndarray, "4 4"]:
+def read_camera(path: Path) -> Float32[np.ndarray, "4 4"]:
+    """The camera-to-world matrix in a text file.
+
+    Raises:
+        InputError: if the file is missing, or holds no such matrix.
+    """
     camera = _read_matrix(path, 4)
     if (np.abs(camera[3] - [0, 0, 0, 1]) > _TOLERANCE).any():
         raise InputError(f"{path}: the last row is {camera[3].tolist()}; 0 0 0 1 of a camera-to-world matrix expected.")
@@ -239,7 +244,8 @@ def _read_camera(path: Path) -> Float32[np.ndarray, "4 4"]:
     return camera
 
 
-def _read_rotation(path: Path) -> Float32[np.ndarray, "3 3"]:
+def read_rotation(path: Path) -> Float32[np.ndarray, "3 3"]:
+    """The rotation in a text file; errors as `read_camera`."""
     rotation = _read_matrix(path, 3)
     _check_rotation(rotation, path)
     return rotation

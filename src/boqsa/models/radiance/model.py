@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from boqsa.models.image import scaled_image
-from boqsa.models.output import Noise
+from boqsa.models.output import Noise, Output
 from boqsa.models.radiance.encoder import ViewEncoder
 from boqsa.models.radiance.fields import Field, encode
 from boqsa.models.radiance.rays import Frustum, Rays, cast_rays
@@ -98,7 +98,8 @@ class RadianceModel(
         if box <= 0:
             raise ValueError(f"box is {box}; give half the side of the objects' cube, above 0, in world units.")
         self.frustum = Frustum(focal=(focal_x, focal_y), near=near, far=far, scene_scale=scene_scale)
-        self.input_size, self.box, self.object_frame = input_size, box, object_frame
+        self.image_size, self.num_slots = input_size, num_slots
+        self.box, self.object_frame = box, object_frame
         self.encoder = ViewEncoder(slot_size, halved=halved)
         self.slot_encoder = BackgroundSlotEncoder(
             num_slots,
@@ -110,6 +111,11 @@ class RadianceModel(
         )
         self.background_field = Field(slot_size, colour_head=False)
         self.object_field = Field(slot_size, colour_head=True)
+        # From where a picture of no known pose is taken to be: a view of the training set, once it was trained.
+        self.typical_camera: Tensor
+        self.typical_azimuth: Tensor
+        self.register_buffer("typical_camera", torch.eye(4))
+        self.register_buffer("typical_azimuth", torch.eye(3))
 
     def forward(
         self,
@@ -135,7 +141,7 @@ class RadianceModel(
             noise: The random numbers of this pass.
             density_noise: Added to the densities (uorf 6.4).
         """
-        found = self.find(photographs(views.image[:, :1], self.input_size)[:, 0], sigma=sigma, noise=noise)
+        found = self.find(photographs(views.image[:, :1], self.image_size)[:, 0], sigma=sigma, noise=noise)
         rays = cast_rays(views.camera, pixels, size=size, frustum=self.frustum)
         frame = self.frame_of(views.camera[:, 0], views.azimuth[:, 0])
         colour = self.render(found.slots, rays, frame, samples=samples, local=local, density_noise=density_noise)
@@ -164,7 +170,7 @@ class RadianceModel(
             noise: The sample that Gaussian slots start from.
             progress: Called with (rays done, rays in all).
         """
-        image = photographs(views.image[:, :1], self.input_size)[:, 0]
+        image = photographs(views.image[:, :1], self.image_size)[:, 0]
         found = self.find(image, iterations=iterations, noise=noise)
         frame = self.frame_of(views.camera[:, 0], views.azimuth[:, 0])
         return found, self.show(found.slots, views.camera, frame, size=size, samples=samples, progress=progress)
@@ -204,6 +210,20 @@ class RadianceModel(
             slot_images=seen.slot_colours.unflatten(2, shape).transpose(1, 2).movedim(-1, 3),  # type: ignore[no-untyped-call]
         )
 
+    def segment(
+        self,
+        image: Float[Tensor, "B 3 H W"] | UInt8[Tensor, "B 3 H W"],
+        *,
+        iterations: int | None = None,
+        noise: Noise | None = None,
+        samples: int = 64,
+    ) -> Output:
+        """What the other models give of an image of no known pose: it is rendered from where training looked."""
+        found = self.find(image, iterations=iterations, noise=noise)
+        camera = self.typical_camera.expand(len(image), 1, 4, 4)
+        frame = self.frame_of(camera[:, 0], self.typical_azimuth.expand(len(image), 3, 3))
+        return self.show(found.slots, camera, frame, size=self.image_size, samples=samples).of_view(0, found)
+
     def find(
         self,
         image: Float[Tensor, "B 3 H W"] | UInt8[Tensor, "B 3 H W"],
@@ -219,7 +239,7 @@ class RadianceModel(
             TypeError: if it is neither uint8 nor floating point.
         """
         noise = noise or Noise()
-        scaled = scaled_image(image, size=self.input_size, low=-1.0, dtype=self.slot_encoder.to_keys.weight.dtype)
+        scaled = scaled_image(image, size=self.image_size, low=-1.0, dtype=self.slot_encoder.to_keys.weight.dtype)
         initial = self.slot_encoder.initial_slots(len(image), sigma=sigma, noise=noise.queries)
         prepared = self.slot_encoder.prepare(self.encoder(scaled))
         slots, attention = self.slot_encoder(prepared, initial, iterations=iterations)
