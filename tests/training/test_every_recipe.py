@@ -1,4 +1,4 @@
-"""Every recipe of the catalog prints, builds and takes two steps on the CPU."""
+"""Every recipe of the catalog prints, builds and takes two steps on the CPU; those on views: `radiance/`."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ class _Noise:
         return self.images[np.asarray(indices)]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name, make in RECIPES.items() if make().model.kind != "radiance"])
 def test_a_recipe_prints_builds_and_takes_two_steps(name: str) -> None:
     recipe = get_recipe(name)
     assert Recipe.from_json(recipe.to_json()) == recipe

@@ -24,6 +24,9 @@ class Evaluate:
     """Split to score; by default the recipe's test split."""
     iterations: int | None = None
     """Slot-attention steps; by default the trained number."""
+    lpips: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
+    """Radiance models: weights of AlexNet and of the heads of LPIPS, in one file or two; without them that metric is
+    not computed."""
     generate: int = 32
     """Transformer models: decode so many images from their slots alone and report the error; 0 does without."""
     device: str = "cpu"
@@ -52,6 +55,7 @@ def main(arguments: list[str]) -> int:
         split=chosen.split,
         iterations=chosen.iterations,
         generated=chosen.generate,
+        lpips=chosen.lpips,
         device=chosen.device,
         command=" ".join(["boqsa evaluate", *arguments]),
     )
@@ -70,6 +74,13 @@ _COLUMNS = {
         "ari": "ARI",
         "background_in_two_slots": "background in 2",
         "hungarian_iou": "matched IoU",
+    },
+    "views": {
+        "ari": "ARI",
+        "ari_fg": "ARI-FG",
+        "nv_ari": "NV-ARI",
+        "nv_ari_last": "last view",
+        "nv_ari_fg": "NV-ARI-FG",
     },
     "instances": {
         "ap": "AP",
@@ -110,7 +121,7 @@ def score_table(
         ]
         print_table(title, (*heads, "foreground is", "IoU", "Dice"), rows, first_whole=True)
         return
-    columns = _COLUMNS[task]
+    columns = _COLUMNS["views" if any("nv_ari" in scores for _, scores in entries) else task]
     rows = [[*cells, *(scores.get(name, "") for name in columns)] for cells, scores in entries]
     print_table(title, (*heads, *columns.values()), rows, first_whole=True)
 
@@ -149,6 +160,10 @@ def show_scores(metrics: dict[str, Any]) -> None:
             print(f"  {warning}")
 
 
+def _error(name: str, value: float | None) -> str:
+    return f"{name} not computed" if value is None else f"{name} {value:.5g}"
+
+
 def _title(baseline: str) -> str:
     from boqsa.reports.explanations import BASELINES
 
@@ -164,7 +179,7 @@ def _show_errors(scores: Mapping[str, Any]) -> None:
         errors = dict(scores[name])
         images = f", first {errors.pop('images')} images" if "images" in errors else ""
         shown = "dVAE" if name == "reconstruction" and "tokens" in scores else title.lower()
-        print(f"{shown} (last{images}): " + ", ".join(f"{error} {value:.5g}" for error, value in errors.items()))
+        print(f"{shown} (last{images}): " + ", ".join(_error(*entry) for entry in errors.items()))
     if "tokens" in scores:
         tokens = scores["tokens"]
         print(f"tokens: {tokens['used']} of {tokens['vocabulary']} used, perplexity {tokens['perplexity']:.1f}")

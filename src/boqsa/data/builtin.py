@@ -54,8 +54,8 @@ def builtin_scenes(
 ) -> Path:
     """A packed folder with `count` training scenes and fixed held-out ones; rendered at the first call.
 
-    Held-out scenes come first in the seed's sequence (1,000 test, 512 val; of several views each 100 and 50), so they are
-    the same however many are trained on. A process that finds another one rendering the same scenes waits for it.
+    Held-out scenes come first in the seed's sequence (1,000 test, 512 val; of several views each 100 and 50), so they
+    are the same however many are trained on. A process that finds another one rendering the same scenes waits for it.
 
     Args:
         settings: What a scene looks like.

@@ -108,6 +108,7 @@ RECONSTRUCTIONS = {
     "reconstruction": "Reconstruction",
     "reconstruction_teacher_forced": "Teacher-forced",
     "reconstruction_generated": "Generated from slots",
+    "novel_views": "Novel views",
 }
 """The reconstructions in the scores of a checkpoint; a mixture has the first alone, which is a transformer's dVAE's."""
 

@@ -39,7 +39,8 @@ def baselines(
 ) -> dict[str, dict[str, Any]]:
     """The baselines of a task by name, each with its scores and `what` it is.
 
-    multi_object: `k_means`. foreground: `half_splits`, `centre_prior`, `k_means`, `untrained`. instances: `untrained`.
+    multi_object: `k_means`, and of a radiance model `untrained`. foreground: `half_splits`, `centre_prior`, `k_means`,
+    `untrained`. instances: `untrained`.
 
     Args:
         split: Images with masks.
@@ -48,9 +49,11 @@ def baselines(
         iterations: Slot-attention steps of the untrained model; None means those of the recipe.
         device: Where to evaluate the untrained model.
     """
-    if protocol.task == "multi_object":
+    if protocol.task == "multi_object" and recipe.model.kind != "radiance":
         return {"k_means": _k_means_of_objects(split, recipe.model.num_slots)}
     untrained = _untrained(split, recipe, protocol, iterations=iterations, device=device)
+    if protocol.task == "multi_object":
+        return {"k_means": _k_means_of_objects(split, recipe.model.num_slots), "untrained": untrained}
     if protocol.task == "instances":
         return {"untrained": untrained}
     return {

@@ -69,6 +69,7 @@ def evaluate(
     num_slots: int | None = None,
     limit: int = 0,
     generated: int = 0,
+    lpips: nn.Module | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     """All scores of a model on a split, as plain nested data.
@@ -82,6 +83,7 @@ def evaluate(
         limit: Only the first so many images; 0 means all.
         generated: Of a transformer model: how many images, from the first, to decode from their slots alone. That
             is one pass of the decoder a token, so it is dear; 0 means none.
+        lpips: Of a radiance model: that metric, with its weights.
         device: Where the model is.
 
     Returns:
@@ -97,7 +99,7 @@ def evaluate(
     if isinstance(model, RadianceModel):
         if num_slots is not None or not isinstance(split, PackedDataset):
             raise ValueError("a radiance model is scored with its own slots, on a packed set of views.")
-        return evaluate_views(model, split, protocol, iterations=iterations, limit=limit, device=device)
+        return evaluate_views(model, split, protocol, iterations=iterations, limit=limit, device=device, lpips=lpips)
     count = min(limit, len(split)) if limit else len(split)
     transformer = model if isinstance(model, TransformerModel) else None
     sources = ("attention_masks",) if transformer else ("decoder_masks", "attention_masks")

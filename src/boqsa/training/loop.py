@@ -38,7 +38,7 @@ from boqsa.training.machine import machine_facts
 from boqsa.training.pictures import draw_scenes
 from boqsa.training.processes import missing_each_other
 from boqsa.training.progress import RunProgress
-from boqsa.training.radiance_step import step_of
+from boqsa.training.radiance_step import files_used, step_of
 from boqsa.training.resume import checkpoints_now, kept, require_same_data, saved_training, state_of
 from boqsa.training.schedules import Plateau
 from boqsa.training.signals import stop_signals
@@ -187,7 +187,7 @@ class _Training:
     def machine(self) -> dict[str, Any]:
         """What the log says of where this process runs."""
         facts = machine_facts(self.step.device, processes=self.step.fabric.world_size)
-        return {**facts, **computes_on(self.step.device, self.recipe)}
+        return {**facts, **computes_on(self.step.device, self.recipe), **files_used(self.recipe)}
 
     def run_steps(
         self, data: PackedDataset, validation: PackedDataset | None, progress: RunProgress, stop: list[Any]

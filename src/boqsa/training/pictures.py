@@ -5,10 +5,14 @@ import torch
 from PIL import Image
 from torch import nn
 
+from boqsa.data import PackedDataset
 from boqsa.models import Output, TransformerModel
+from boqsa.models.radiance import RadianceModel, photographs
 from boqsa.reports import segmentation_grid
 from boqsa.training.draws import samples
 from boqsa.training.evaluation import ImageSplit
+from boqsa.training.view_evaluation import labels_at
+from boqsa.training.views import SceneViews
 
 
 def draw_scenes(
@@ -31,8 +35,11 @@ def draw_scenes(
         device: Where the model is.
 
     Returns:
-        RGB picture, one scene a row.
+        RGB picture, one scene a row; of a radiance model one view a row, the first of each scene its input.
     """
+    if isinstance(model, RadianceModel):
+        assert isinstance(split, PackedDataset)
+        return _draw_views(model, split, count, iterations=iterations, device=device)
     indices = np.arange(min(count, len(split)))
     sample = split.batch(indices)
     image = sample["image"].to(device)
@@ -56,4 +63,36 @@ def draw_scenes(
         slot_reconstructions=output.slot_reconstructions,
         reconstruction=None if more else output.reconstruction,
         more=more,
+    )
+
+
+_VIEWS, _SAMPLES = 3, 64
+"""Most views of a scene that are drawn, and samples of a ray."""
+
+
+def _draw_views(
+    model: RadianceModel, split: PackedDataset, count: int, *, iterations: int | None, device: torch.device | str
+) -> Image.Image:
+    """Rows of views, scene after scene, at the size of the model's input."""
+    scenes = SceneViews(split, device)
+    of_scene = min(_VIEWS, int(scenes.counts.min()))
+    number = min(-(-count // of_scene), len(scenes))
+    chosen = np.arange(of_scene)[None].repeat(number, axis=0)
+    views = scenes.views(range(number), chosen)
+    size = model.image_size
+    was_training = model.training
+    model.eval()
+    noise = samples(model, np.arange(number), device)
+    try:
+        _, seen = model.look(views, size=size, samples=_SAMPLES, iterations=iterations, noise=noise)
+    finally:
+        model.train(was_training)
+    true = labels_at(scenes.masks(range(number), chosen), size) if scenes.has_masks else None
+    return segmentation_grid(
+        photographs(views.image, size).flatten(0, 1),
+        seen.shares().flatten(0, 1),
+        true=None if true is None else true.flatten(0, 1),
+        rows=count,
+        slot_reconstructions=seen.slot_images.flatten(0, 1),
+        reconstruction=seen.image.flatten(0, 1),
     )

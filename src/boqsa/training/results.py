@@ -7,6 +7,7 @@ others.
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from boqsa.inference.run import (
     refuse_links,
     resumable_folders,
 )
+from boqsa.models.radiance.pretrained import LPIPS, digest, read_weights
 from boqsa.plain import without_nan
 from boqsa.recipes import DataRecipe, EvaluateRecipe, Recipe
 from boqsa.reports import save_png, write_report
@@ -37,7 +39,7 @@ from boqsa.training.machine import machine_facts
 from boqsa.training.pictures import draw_scenes
 
 HEADLINE = (
-    *("ari", "ari_fg", "msc_fg"),
+    *("ari", "ari_fg", "msc_fg", "nv_ari", "nv_ari_fg"),
     *("iou", "dice", "border_iou", "border_dice", "fixed_iou", "fixed_dice"),
     *("ap", "pq", "f1", "precision", "recall"),
 )
@@ -54,6 +56,7 @@ def evaluate_run(
     protocol: EvaluateRecipe | None = None,
     iterations: int | None = None,
     generated: int = GENERATED,
+    lpips: Sequence[Path] = (),
     device: str = "cpu",
     command: str = "",
 ) -> dict[str, Any]:
@@ -67,6 +70,7 @@ def evaluate_run(
         iterations: Slot-attention steps; None means the trained number.
         generated: Of a transformer model: how many images to decode from their slots alone, with the weights of
             `last`; 0 means none, in the pictures neither.
+        lpips: Of a radiance model: files of the weights that this metric needs.
         device: Where to evaluate.
         command: What the user typed, for the report.
 
@@ -90,6 +94,7 @@ def evaluate_run(
     split = split or data.test_split
     protocol = protocol or recipe.evaluate
     dataset = open_for(recipe, data, split)
+    distance = LPIPS(read_weights(*lpips)).to(device) if lpips else None
     began = time.monotonic()
     scores = {}
     for name, checkpoint in names.items():
@@ -101,6 +106,7 @@ def evaluate_run(
             protocol,
             iterations=iterations,
             generated=generated if name == "last" else 0,
+            lpips=distance,
             device=device,
         )
         scores[name]["step"] = step
@@ -132,6 +138,7 @@ def evaluate_run(
         ),
         "training": _training_facts(run),
         "machine": machine_facts(torch.device(device)),
+        **({"lpips_sha256": digest(*lpips)} if lpips else {}),
         "evaluation_seconds": round(time.monotonic() - began, 1),
         "command": command,
         "report": report,

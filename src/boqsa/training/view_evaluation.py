@@ -59,10 +59,14 @@ def evaluate_views(
         progress: Called with (scenes done, scenes in all).
 
     Returns:
-        `loss`: the reconstruction error of all views, between -1 and 1. `images`: scenes scored. `decoder_masks`, where
-        there are masks: `ari`, `ari_fg`, `msc_fg` of the input view, `nv_ari`, `nv_ari_fg` of the novel ones, and
-        `nv_ari_last`. `novel_views`: `psnr`, `ssim`, `lpips` and `mse`, and `psnr_of_mean_colour`, what painting each
-        novel view in the mean colour of its input view gives. `diagnostics` of the input view.
+        `loss`: the reconstruction error of all views, between -1 and 1.
+        `images`: scenes scored.
+        `decoder_masks`, where there are masks: `ari`, `ari_fg`, `msc_fg` of the input view, `nv_ari`, `nv_ari_fg` of
+        the novel ones, and `nv_ari_last`.
+        `reconstruction`: `mse` of the input view.
+        `novel_views`: `psnr`, `ssim`, `lpips` and `mse`, and `psnr_of_mean_colour`, what painting each novel view in
+        the mean colour of its input view gives.
+        `diagnostics` of the input view.
     """
     of = protocol.radiance
     scenes = SceneViews(split, device, least=of.views)
@@ -108,6 +112,7 @@ class _Scores:
             "ssim": StructuralSimilarity(),
             "mse": MeanSquaredError("mse"),
         }
+        self._input_error = MeanSquaredError("mse").to(device)
         self._flat = PeakSignalToNoise().to(device)
         self._lpips, self._distance = lpips, _Mean().to(device)
         self._of_input: dict[str, ScoredImages] = {}
@@ -134,6 +139,7 @@ class _Scores:
         self._loss.update(4 * (rendered - image).square().mean().double()[None])
         for metric in self._images.values():
             metric.update(rendered[1:], image[1:])
+        self._input_error.update(rendered[:1], image[:1])
         flat = image[:1].mean(dim=(2, 3), keepdim=True).expand_as(image[1:])
         self._flat.update(flat, image[1:])
         if self._lpips is not None:
@@ -153,6 +159,7 @@ class _Scores:
                 **{name: float(metric.compute()) for name, metric in metrics.items()},
                 "left_out": {name: metric.left_out for name, metric in metrics.items()},
             }
+        scores["reconstruction"] = {"mse": float(self._input_error.compute())}
         scores["novel_views"] = {
             **{name: float(metric.compute()) for name, metric in self._images.items()},
             "lpips": None if self._lpips is None else float(self._distance.compute()),

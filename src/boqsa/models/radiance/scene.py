@@ -67,14 +67,18 @@ class Seen(NamedTuple):
         """Index of the slot that owns each pixel; ties, as where nothing is, go to the lower index."""
         return self.slot_masks.argmax(dim=2)
 
+    def shares(self) -> Float[Tensor, "B N K 1 H W"]:
+        """The masks as the other models have them: they sum to 1 over slots; where nothing is, all are equal."""
+        masks = self.slot_masks[:, :, :, None]
+        total = masks.sum(dim=2, keepdim=True)
+        return torch.where(total > 0, masks / total.clamp(min=1e-12), 1 / masks.shape[2])
+
     def of_view(self, view: int, found: Found) -> Output:
-        """One view as the other models give theirs, with masks that sum to 1."""
-        masks = self.slot_masks[:, view, :, None]  # (B, K, 1, H, W)
-        total = masks.sum(dim=1, keepdim=True)
+        """One view as the other models give theirs."""
         return Output(
             reconstruction=self.image[:, view],
             slot_reconstructions=self.slot_images[:, view],
-            masks=torch.where(total > 0, masks / total.clamp(min=1e-12), 1 / masks.shape[1]),
+            masks=self.shares()[:, view],
             slots=found.slots,
             initial_slots=found.initial_slots,
             attention=found.attention,
