@@ -62,17 +62,17 @@ def room_diverse_radiance() -> Recipe:
 
 def clevr567_radiance_half() -> Recipe:
     """Half of the epochs on CLEVR-567."""
-    return _half(clevr567_radiance())
+    return half_schedule(clevr567_radiance())
 
 
 def room_chair_radiance_half() -> Recipe:
     """Half of the epochs on Room-Chair."""
-    return _half(room_chair_radiance())
+    return half_schedule(room_chair_radiance())
 
 
 def room_diverse_radiance_half() -> Recipe:
     """Half of the epochs on Room-Diverse; the discriminator begins when it does in the whole schedule."""
-    return _half(room_diverse_radiance())
+    return half_schedule(room_diverse_radiance())
 
 
 def scenes_radiance_small() -> Recipe:
@@ -118,7 +118,8 @@ _FOCAL = 1 / (2 * 0.46)
 """Of the built-in renderer (`boqsa.data.raycast`)."""
 
 
-def _half(recipe: Recipe) -> Recipe:
+def half_schedule(recipe: Recipe) -> Recipe:
+    """The recipe in half of its steps: every threshold but the discriminator's is halved, and no rate (uorf 12.10)."""
     of = recipe.train.radiance
     return replace(
         recipe,

@@ -22,6 +22,8 @@ METRICS_OF_TASK: dict[str, tuple[str, ...]] = {
 }
 """What is written down of a model on a set of a task; a table may show fewer. `border_` is chosen without labels."""
 
+VIEW_METRICS = ("nv_ari", "ari", "ari_fg", "lpips", "ssim", "psnr", "nv_ari_fg", "nv_ari_last")
+"""Of radiance models, in the order of Table 19; the last two are not in it."""
 SEPARATION_METRICS = ("initial_silhouette", "separation_silhouette", "nearest_query_accuracy")
 BINDING_PREFIX = "binding_"
 

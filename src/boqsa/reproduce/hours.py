@@ -16,7 +16,8 @@ import torch
 from boqsa.bench.ceilings import SIZES, Ceilings, measure_ceilings
 from boqsa.bench.operations import OperationCounter, Operations
 from boqsa.inference.load import build_model
-from boqsa.recipes import DataRecipe, Recipe
+from boqsa.models.radiance import RadianceModel, Views
+from boqsa.recipes import DataRecipe, RadianceTrainRecipe, Recipe, TrainRecipe
 from boqsa.training.log import read_log
 from boqsa.training.sweep import PlannedRun
 
@@ -77,6 +78,7 @@ def _sizes(recipe: Recipe) -> Recipe:
     return Recipe(
         name="any",
         data=DataRecipe(name="any", image_size=recipe.data.image_size),
+        train=TrainRecipe(radiance=recipe.train.radiance),
         model=replace(recipe.model, **{name: value for name, value in _OF_NO_SIZE.items() if name in own}),
     )
 
@@ -86,11 +88,33 @@ def _operations(recipe: Recipe) -> Operations:
     """Of a forward pass on one image."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         model = build_model(recipe).eval()
+        if isinstance(model, RadianceModel):
+            return _of_rays(model, recipe.train.radiance)
         image = torch.zeros(1, 3, recipe.data.image_size, recipe.data.image_size)
         with OperationCounter() as counter:
             model(image)
     counted: Operations = counter.counted
     return counted
+
+
+def _of_rays(model: RadianceModel, settings: RadianceTrainRecipe) -> Operations:
+    """Of a pass over a scene: what the encoder does, and what each ray adds, found with two small numbers of rays."""
+    few, more = 16, 32
+    counted = []
+    views = Views(
+        image=torch.zeros(1, 1, 3, model.image_size, model.image_size, dtype=torch.uint8),
+        camera=torch.eye(4).expand(1, 1, 4, 4),
+        azimuth=torch.eye(3).expand(1, 1, 3, 3),
+    )
+    for count in (few, more):
+        with OperationCounter() as counter:
+            pixels = torch.zeros(1, count, 3, dtype=torch.long)
+            model(views, pixels, size=model.image_size, samples=settings.samples, local=False)
+        counted.append(counter.counted)
+    rays = settings.rays or settings.views * settings.coarse_size**2
+    times = round((rays - few) / (more - few))
+    total: Operations = counted[0].plus(counted[1], times).plus(counted[0], -times)
+    return total
 
 
 @cache

@@ -23,7 +23,7 @@ SELECTIONS = {
 
 _HIGHER = (
     *HEADLINE,
-    *("nv_ari", "ssim", "psnr", "iou_gain", "dice_gain"),
+    *("nv_ari_last", "ssim", "psnr", "iou_gain", "dice_gain"),
     *("separation_silhouette", "initial_silhouette", "nearest_query_accuracy"),
 )
 _LOWER = ("mse", "loss", "lpips", "failed")

@@ -93,10 +93,10 @@ def look_at(folder: Path, test: Test) -> Found:
     before = _read(path)
     if before is not None and before["identity"] == identity:
         return Found(**before["found"])
-    protocol = EvaluateRecipe(
+    protocol = replace(
+        recipe.evaluate,
         task=test.task,  # type: ignore[arg-type]
         select_by=METRIC_OF_TASK[test.task],  # type: ignore[arg-type]
-        batch_size=recipe.evaluate.batch_size,
     )
     with _threads(recipe.train.threads):
         values = {name: _values(folder, checkpoint, test, dataset, protocol) for name, checkpoint in names.items()}
@@ -127,7 +127,7 @@ def images_of(test: Test, metric: str, images: int) -> int:
 
 def masks_of_kind(kind: str) -> Masks:
     """Whose masks are scored: a transformer model has none but those of attention."""
-    return "decoder" if kind == "mixture" else "attention"
+    return "attention" if kind == "transformer" else "decoder"
 
 
 @contextmanager
@@ -235,6 +235,7 @@ def _binding(model: nn.Module, dataset: PackedDataset, test: Test, device: torch
 def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of `boqsa.training.evaluate` by one name each; those that are no number are left out."""
     values = {"loss": scores["loss"], **headline(dict(scores)), **scores["reconstruction"]}
+    values |= {f"nv_{name}" if name == "mse" else name: value for name, value in scores.get("novel_views", {}).items()}
     for way in ("teacher_forced", "generated"):
         errors = scores.get(f"reconstruction_{way}", {})
         values |= {f"{name}_{way}": value for name, value in errors.items() if name != "images"}

@@ -143,6 +143,8 @@ _SLOTS = {
     "birds": (3, 3),
     **dict.fromkeys(("dogs", "flowers", "cars"), (2, 2)),
     **dict.fromkeys(("ycb", "scannet", "coco"), (None, 6)),
+    "clevr567": (8, None),
+    **dict.fromkeys(("room_chair", "room_diverse"), (5, None)),
 }
 _IMAGE_SIZE = dict.fromkeys(_SLOTS, 128) | {"objectsroom": 64}
 _SLATE_IMAGE_SIZE = {"shapestacks": 96}
@@ -180,6 +182,7 @@ _DECODER_OF_TABLE: dict[tuple[int, str], Masks] = {
     (17, "shapestacks"): "decoder",
 }
 """Of the tables that name none, by the rows that equal one of Table 1 or 5."""
+_VIEWS_TABLE = 19
 _TRANSFORMER_TABLES = (4, 8, 14)
 """A.3.4: the sets of Yang & Yang were trained with the transformer model."""
 _QUOTED = {
@@ -224,6 +227,8 @@ def _masks(cell: PaperCell) -> Masks | None:
         return _MASKS[cell.method]
     if cell.table in _TRANSFORMER_TABLES:
         return "attention"
+    if cell.table == _VIEWS_TABLE:
+        return "decoder"
     return _DECODER_OF_TABLE.get((cell.table, cell.dataset))
 
 

@@ -24,11 +24,12 @@ from boqsa.recipes import (
 from boqsa.recipes.fields import with_fields
 from boqsa.recipes.paper import as_slot_attention
 
-Family = Literal["mixture", "transformer", "slot_attention", "slate"]
+Family = Literal["mixture", "transformer", "slot_attention", "slate", "radiance"]
 
 STAND_INS: dict[str, tuple[str, ...]] = {
     "shapestacks": ("scenes",),
     "dogs": ("flowers17", "weizmann_horses"),
+    **dict.fromkeys(("clevr567", "room_chair", "room_diverse"), ("scenes",)),
 }
 """Data set of the paper -> what stands in for it at the small scale. The others are themselves, at 32x32."""
 
@@ -87,6 +88,9 @@ def _stand_ins(dataset: str) -> tuple[str, ...]:
 
 
 def _small_recipe(dataset: str, family: Family) -> Recipe:
+    if family == "radiance":
+        whole = get_recipe("scenes_radiance_small")
+        return replace(whole, name="scenes_radiance_32px", train=replace(whole.train, threads=1))
     slots = _SLOTS.get(dataset, 11 if dataset in _CLEVRTEX else 2)
     task = task_of(dataset)
     is_mixture = family in ("mixture", "slot_attention")
