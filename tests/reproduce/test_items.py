@@ -1,5 +1,6 @@
 """Every item at both scales: what it plans, and that no two things share a name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,6 @@ def test_a_row_is_told_from_every_other(scale: Scale) -> None:
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=list(SCALES))
 def test_runs_that_compute_the_same_are_one(scale: Scale) -> None:
-    from dataclasses import replace
-
     runs = runs_of(looks_of([build(name, scale) for name in ITEMS], [0]))
     assert len({run.name for run in runs}) == len(runs)
     nameless = {replace(run.recipe, name="any").hash for run in runs}
@@ -93,8 +92,24 @@ def test_all_methods_of_the_small_scale_share_their_setting() -> None:
 def test_an_unknown_item_is_refused_with_those_there_are() -> None:
     with pytest.raises(InputError, match=r"no item .table9..*table1, table2"):
         build("table9", SMALL)
-    with pytest.raises(InputError, match="3D"):
-        build("table19", SMALL)
+
+
+@pytest.mark.parametrize("scale", [SMALL, PAPER], ids=["small", "paper"])
+def test_table_19_changes_slots_and_schedule_alone(scale: Scale) -> None:
+    arms = {(arm.method, arm.recipe.data.name): arm.recipe for arm in build("table19", scale).arms}
+    for (method, dataset), recipe in arms.items():
+        if method.startswith("uORF+BO-QSA"):
+            plain = arms[method.replace("+BO-QSA", ""), dataset]
+            assert (recipe.model.queries, recipe.model.gradient) == ("learned", "bilevel")
+            assert (plain.model.queries, plain.model.gradient) == ("shared_gaussian", "unrolled")
+            model = replace(plain.model, queries="learned", gradient="bilevel")
+            assert replace(plain, name=recipe.name, model=model) == recipe
+    if scale is PAPER:
+        rows = {(cell.method, cell.dataset) for cell in paper_cells(19)}
+        assert set(arms) == rows
+    else:
+        combinations = {(recipe.model.queries, recipe.model.gradient) for recipe in arms.values()}
+        assert len(combinations) == 4
 
 
 def of(name: str, scale: Scale = SMALL) -> Experiment:

@@ -140,7 +140,7 @@ def test_slots_and_masks_belong_to_a_method() -> None:
         ((15, "birds->cars", "I-SA", "iou"), ("test", None, 128, 3, None)),
         ((17, "shapestacks", "KMeans-M", "msc_fg"), ("test", None, 128, 8, "decoder")),
         ((18, "ptr", "BO-QSA (mixture)", "ari_fg"), ("test", None, None, None, "decoder")),
-        ((19, "clevr567", "uORF (600 epochs)", "ari"), ("test", None, None, None, None)),
+        ((19, "clevr567", "uORF (600 epochs)", "ari"), ("test", None, 128, 8, "decoder")),
     ],
 )
 def test_the_papers_protocols(cell: tuple[int, str, str, str], expected: tuple[object, ...]) -> None:

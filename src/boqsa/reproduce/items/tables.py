@@ -258,7 +258,7 @@ def table19(scale: Scale) -> Experiment:
     )
 
 
-_PARTS = {"uORF, learned queries": "QSA", "uORF, bi-level": "BO-SA"}
+_PARTS = {"uORF + learned queries": "QSA", "uORF + bi-level": "BO-SA"}
 """Row -> method of Table 7."""
 
 
