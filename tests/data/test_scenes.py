@@ -183,13 +183,22 @@ def test_seeds_and_indices_differ(scenes):
 
 
 def test_shapes_and_types():
-    images, masks, cameras, focal = render_scenes(2, seed=0, views=3)
+    images, masks, cameras, depths, focal = render_scenes(2, seed=0, views=3)
     assert images.shape == (2, 3, 3, 64, 64)
     assert masks.shape == (2, 3, 64, 64)
     assert cameras.shape == (2, 3, 4, 4)
     assert images.dtype == masks.dtype == np.uint8
-    assert cameras.dtype == np.float32
+    assert depths.shape == (2, 3, 64, 64)
+    assert cameras.dtype == depths.dtype == np.float32
     assert focal == pytest.approx(32 / FIELD_OF_VIEW_TANGENT)
+
+
+def test_an_orbit_spreads_the_cameras_and_is_narrow_by_default():
+    for orbit in (8.0, 50.0):
+        cameras = render_scenes(20, seed=0, settings=SceneSettings(image_size=16, orbit=orbit), views=3).camera
+        x, y = cameras[..., 0, 3], cameras[..., 1, 3]
+        away = np.degrees(np.arctan2(y, x)) % 360 - 225
+        assert orbit * 0.8 < np.abs(away).max() <= orbit
 
 
 def test_labels_are_contiguous_and_every_object_shows(scenes):

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from boqsa.data.raycast import SPHERE
+from boqsa.data.scenes import SceneSettings, render_scenes, sample_scenes
 from boqsa.models.radiance import Frustum, all_pixels, azimuth_of, cast_rays
 
 
@@ -69,6 +71,28 @@ def test_the_azimuth_turns_with_the_camera_and_leaves_height_alone() -> None:
     )
     torch.testing.assert_close(azimuth[2], torch.tensor([0, 0, 1.0]).double())
     torch.testing.assert_close(azimuth @ azimuth.mT, torch.eye(3).double())
+
+
+def test_depths_of_the_built_in_renderer_end_on_its_surfaces() -> None:
+    """The same lens, poses and depths: floor pixels lie at height 0, and spheres are as far away as their radius."""
+    settings = SceneSettings(image_size=32, orbit=50.0)
+    scenes = render_scenes(6, seed=0, settings=settings, views=2)
+    what = sample_scenes(6, seed=0, settings=settings, views=2)
+    frustum = Frustum(focal=(1 / (2 * 0.46),) * 2, near=1.0, far=20.0, scene_scale=1.0)
+    rays = cast_rays(torch.from_numpy(scenes.camera).double(), all_pixels(2, 32, scenes=6), size=32, frustum=frustum)
+    depth = torch.from_numpy(scenes.depth).double().flatten(1)
+    label = torch.from_numpy(scenes.mask).long().flatten(1)
+    points = rays.origin + depth[..., None] * rays.direction  # (6, R, 3)
+    room = (label == 0) & depth.isfinite()
+    assert points[..., 2][room].min().item() == pytest.approx(0, abs=1e-4)
+    assert (points[..., 2][room].abs() < 1e-4).double().mean() > 0.3
+    spheres = 0
+    for scene, slot in zip(*(what.kind == SPHERE).nonzero(), strict=True):
+        centre, radius = torch.from_numpy(what.position[scene, slot]), what.half_size[scene, slot, 0]
+        away = (points[scene][label[scene] == slot + 1] - centre).norm(dim=-1)
+        torch.testing.assert_close(away, torch.full_like(away, float(radius)), rtol=0, atol=1e-4)
+        spheres += 1
+    assert spheres >= 3
 
 
 @pytest.mark.parametrize(

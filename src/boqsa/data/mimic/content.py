@@ -38,6 +38,10 @@ class Content:
         scenes = _render(self.seed, index, side, count)
         return np.moveaxis(scenes.image[0], 1, 3), scenes.mask[0], scenes.camera[0], scenes.focal_px
 
+    def depths(self, index: int, count: int, side: int) -> Float32[np.ndarray, "v side side"]:
+        """Depth of the same views along the camera's axis, in world units; infinite for the sky."""
+        return _render(self.seed, index, side, count).depth[0]
+
 
 @lru_cache(maxsize=4)
 def _render(seed: int, index: int, side: int, views: int) -> Scenes:

@@ -1,4 +1,4 @@
-"""The view sets of uORF: images, cameras, azimuths and colour masks in one folder for each split."""
+"""The view sets of uORF: images, cameras, azimuths, colour masks and depth in one folder for each split."""
 
 from math import atan2, cos, sin
 from pathlib import Path
@@ -38,13 +38,15 @@ def _write(target: Path, content: Content, stem: str) -> Path:
         folder = target / f"{stem}_{split}"
         folder.mkdir(parents=True, exist_ok=True)
         images, masks, cameras, _ = content.views(index, _VIEWS, _SIDE)
-        for view, (image, mask, camera) in enumerate(zip(images, masks, cameras, strict=True)):
+        depths = content.depths(index, _VIEWS, _SIDE)
+        for view, (image, mask, camera, depth) in enumerate(zip(images, masks, cameras, depths, strict=True)):
             name = f"{scene * _VIEWS + view:05d}_sc{scene:04d}_az{view:02d}_el00"
             Image.fromarray(image).save(folder / f"{name}.png")
             colours = _COLOURS.copy()
             if mask.any():
                 colours[mask[mask > 0].min()] = 0
             Image.fromarray(colours[mask]).save(folder / f"{name}_mask.png")
+            np.save(folder / f"{name}_depth.npy", depth[..., None])
             np.savetxt(folder / f"{name}_RT.txt", camera)
             turn = atan2(camera[1, 3], camera[0, 3])
             azimuth = np.array([[cos(turn), -sin(turn), 0], [sin(turn), cos(turn), 0], [0, 0, 1]])

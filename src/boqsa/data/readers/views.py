@@ -4,6 +4,7 @@
                               <the same>_RT.txt          camera to world, 4x4
                               <the same>_azi_rot.txt     rotation to the azimuth frame, 3x3; optional
                               <the same>_mask.png        one colour a surface; optional
+                              <the same>_depth.npy       (H, W, 1), in world units; optional, and not read
 
 `<set>` is clevr_567, room_chair or room_diverse. One image is one sample. Views of a scene follow one another in the
 order of their names, so the first one is the published input view. Each sample has `scene`, `camera` (as stored) and
