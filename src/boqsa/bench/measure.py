@@ -68,6 +68,10 @@ def bench(
             raise RecipeError(f"{name} is {value}; it must be above 0.")
     if started_processes().total > 1:
         raise RecipeError("boqsa bench measures one process; start it without torchrun or srun.")
+    if recipe.model.kind == "radiance":
+        raise RecipeError(
+            "boqsa bench times models of images; benchmarks/radiance_step.py times a step of a radiance model."
+        )
     accelerator(recipe.train)
     others = [replace(recipe, train=replace(recipe.train, batch_size=batch)) for batch in dict.fromkeys(batches)]
 

@@ -31,7 +31,7 @@ TEST_SCENES = 1_000
 VALIDATION_SCENES = 512
 _STARTS = {"test": 0, "val": TEST_SCENES, "train": TEST_SCENES + VALIDATION_SCENES}
 """Of each split in the seed's sequence."""
-_HELD_OUT_OF_VIEWS = {"test": 100, "val": 50}
+_HELD_OUT_OF_VIEWS = {"test": 50, "val": 25}
 """Most held-out scenes of a set of several views, the first ones: each is rendered whole to score a model."""
 _PIECE = 1_024
 """Scenes rendered between two calls of `progress`."""
@@ -54,7 +54,7 @@ def builtin_scenes(
 ) -> Path:
     """A packed folder with `count` training scenes and fixed held-out ones; rendered at the first call.
 
-    Held-out scenes come first in the seed's sequence (1,000 test, 512 val; of several views each 100 and 50), so they
+    Held-out scenes come first in the seed's sequence (1,000 test, 512 val; of several views each 50 and 25), so they
     are the same however many are trained on. A process that finds another one rendering the same scenes waits for it.
 
     Args:
