@@ -175,8 +175,8 @@ def test_the_command_writes_a_film_and_says_what_is_where(
     run, out = tmp_path / "saved", tmp_path / "film.webp"
     radiance.save_pretrained(run)
     options = ["--views", "2", "--size", "8", "--samples", "4", "--move", "1=0.5,0,0", "--take", f"0={picture}"]
-    assert main(["render", str(run), str(picture), "--out", str(out), *options, "--remove", "2"]) == 0
-    assert "2 views; from left to right colour, depth, background, slot 1." in capsys.readouterr().out
+    assert main(["render", str(run), str(picture), "--out", str(out), *options, "--remove", "1"]) == 0
+    assert "2 views; from left to right colour, depth, background, slot 2." in capsys.readouterr().out
     with Image.open(out) as opened:
         assert opened.size == (4 * 8, 8)
 

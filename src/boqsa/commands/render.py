@@ -55,6 +55,8 @@ def main(arguments: list[str]) -> int:
     if chosen.out.suffix.lower() not in _SUFFIXES:
         raise InputError(f"--out is {chosen.out}; give a file that ends in {', '.join(_SUFFIXES)}.")
     moves = dict(_move(text) for text in chosen.move)
+    if len(moves) < len(chosen.move):
+        raise InputError(f"--move names a slot twice ({' '.join(chosen.move)}); give each slot one distance.")
 
     from boqsa.commands.console import progress_bar
     from boqsa.inference import load
@@ -66,11 +68,13 @@ def main(arguments: list[str]) -> int:
     cameras = orbit(scene.camera, chosen.views, degrees=chosen.degrees)
     for text in chosen.take:
         scene = _take(viewer, scene, text)
+    slots = scene.num_slots
     scene = without(with_moved(scene, moves), chosen.remove)
     with progress_bar("rendering") as progress:
         pictures = frames(viewer.views(scene, cameras, progress=progress))
     write_film(chosen.out, pictures)
-    columns = ", ".join(["colour", "depth", "background", *(f"slot {slot}" for slot in range(1, scene.num_slots))])
+    shown = [f"slot {slot}" for slot in range(1, slots) if slot not in chosen.remove]
+    columns = ", ".join(["colour", "depth", "background", *shown])
     print(f"{chosen.out}: {len(pictures)} views; from left to right {columns}.")
     return 0
 

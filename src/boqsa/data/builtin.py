@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from boqsa.atomic import atomic_folder, one_process, recover_folder
@@ -20,7 +19,7 @@ from boqsa.data.manifest import FORMAT
 from boqsa.data.packed import PackedDataset
 from boqsa.data.packing import Extra, PackedWriter
 from boqsa.data.raycast import SceneParameters, draw_masks
-from boqsa.data.readers.views import VIEW_EXTRAS
+from boqsa.data.readers.views import VIEW_EXTRAS, azimuth_rotation
 from boqsa.data.scenes import Scenes, SceneSettings, render_scenes, sample_scenes
 from boqsa.errors import InputError
 
@@ -78,7 +77,7 @@ def builtin_scenes(
         "count": count,
         "seed": seed,
         "held_out": TEST_SCENES + VALIDATION_SCENES,
-        **({"views": views} if views > 1 else {}),
+        **({"views": views, "held_out": _HELD_OUT_OF_VIEWS} if views > 1 else {}),
     }
     key = hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:12]
     target = cache_folder() / f"scenes-{key}"
@@ -114,6 +113,8 @@ def scene_parameters(
         InputError: if the masks of `data` are not those of these scenes: another seed, settings, or other data.
     """
     settings = settings or SceneSettings(image_size=data.image_size[0])
+    if "scene" in data.manifest.extras:
+        raise InputError(f"{data.path} has several views of each scene; only those of one view are drawn again.")
     if data.split not in _STARTS or not data.has_masks or not 1 <= count <= len(data):
         raise InputError(f"{data.path} ({data.split}) has no {count} built-in scenes with masks; it has {len(data)}.")
     parameters = sample_scenes(count, seed=seed, settings=settings, start=_STARTS[data.split])
@@ -171,17 +172,6 @@ def _beside(scenes: Scenes, start: int) -> dict[str, NDArray[Any]]:
         "azimuth": azimuth_rotation(camera),
         "depth": _flat(scenes.depth),
     }
-
-
-def azimuth_rotation(camera: Float32[np.ndarray, "n 4 4"]) -> Float32[np.ndarray, "n 3 3"]:
-    """The rotation about the vertical by the direction in which each camera looks (uorf 11)."""
-    flat = camera[:, :2, 2] / np.linalg.norm(camera[:, :2, 2], axis=1, keepdims=True)
-    turn = np.zeros((len(camera), 3, 3), np.float32)
-    turn[:, 0, 0] = turn[:, 1, 1] = flat[:, 0]
-    turn[:, 1, 0] = flat[:, 1]
-    turn[:, 0, 1] = -flat[:, 1]
-    turn[:, 2, 2] = 1
-    return turn
 
 
 def _flat(of_views: NDArray[Any]) -> NDArray[Any]:

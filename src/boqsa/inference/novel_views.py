@@ -65,6 +65,7 @@ class SceneViewer:
             if not least <= value <= most:
                 raise InputError(f"{name} is {value}; give {least} to {most}.")
 
+    @torch.no_grad()
     def find(self, picture: Image.Image | str | Path, *, pose: Path | None = None) -> Scene:
         """The scene in a picture.
 
@@ -107,20 +108,19 @@ class SceneViewer:
         )
 
     def _pose(self, picture: Image.Image | str | Path, pose: Path | None) -> tuple[Tensor, Tensor]:
-        azimuth_file: Path | None = None
+        typical, turned = self.model.typical_camera, self.model.typical_azimuth
         if pose is None and not isinstance(picture, Image.Image):
             beside = Path(picture).with_suffix("")
             named = beside.with_name(f"{beside.name}_RT.txt")
-            if named.is_file():
-                pose = named
-                turned = beside.with_name(f"{beside.name}_azi_rot.txt")
-                azimuth_file = turned if turned.is_file() else None
+            pose = named if named.is_file() else None
         if pose is None:
-            return self.model.typical_camera, self.model.typical_azimuth
-        camera = torch.from_numpy(read_camera(pose))
-        if azimuth_file is not None:
-            return camera, torch.from_numpy(read_rotation(azimuth_file))
-        return camera, azimuth_of(camera)
+            return typical, turned
+        camera = torch.from_numpy(read_camera(pose)).to(typical)
+        azimuth_file = pose.with_name(pose.name.replace("_RT.txt", "_azi_rot.txt"))
+        if azimuth_file != pose and azimuth_file.is_file():
+            return camera, torch.from_numpy(read_rotation(azimuth_file)).to(turned)
+        # The files of a data set may differ from the direction of the camera by an angle that is the same everywhere.
+        return camera, azimuth_of(camera) @ azimuth_of(typical).mT @ turned
 
 
 def orbit(camera: Float[Tensor, "4 4"], count: int, *, degrees: float = 60.0) -> Float[Tensor, "N 4 4"]:

@@ -14,7 +14,7 @@ from boqsa.errors import RecipeError
 from boqsa.plain import parse_json
 from boqsa.recipes.checks import ADDED_LATER, at_least, one_of, within, within_limits
 from boqsa.recipes.limits import is_plain_name
-from boqsa.recipes.models import MixtureRecipe, ModelRecipe
+from boqsa.recipes.models import MixtureRecipe, ModelRecipe, RadianceRecipe
 from boqsa.recipes.reading import from_dict
 from boqsa.recipes.training import TrainRecipe
 
@@ -77,7 +77,7 @@ class RadianceEvaluateRecipe:
     """Samples of a ray."""
 
     def __post_init__(self) -> None:
-        for name, least in (("views", 2), ("size", 8), ("samples", 2)):
+        for name, least in (("views", 2), ("size", 11), ("samples", 2)):  # 11: the window of SSIM
             at_least(self, name, least)
         within_limits(self)
 
@@ -128,6 +128,8 @@ class Recipe:
         at_least(self, "seed", 0)
         within_limits(self)
         _require_learned_queries(self)
+        if isinstance(self.model, RadianceRecipe):
+            _require_radiance(self, self.model)
 
     def to_json(self) -> str:
         """Indented JSON; `Recipe.from_json` gives the same recipe back."""
@@ -164,7 +166,12 @@ class Recipe:
         defining = replace(
             self,
             data=replace(self.data, root=None),
-            train=replace(self.train, device="auto", threads=0),
+            train=replace(
+                self.train,
+                device="auto",
+                threads=0,
+                radiance=replace(self.train.radiance, perceptual_file=None),
+            ),
         )
         return hashlib.sha256(json.dumps(_hashed(defining), sort_keys=True).encode()).hexdigest()[:12]
 
@@ -215,3 +222,35 @@ def _require_learned_queries(recipe: Recipe) -> None:
                 f"train.{name} is {value!r} and needs learned queries, but model.queries is {recipe.model.queries!r}; "
                 f"pass --model.queries learned or --train.{name.replace('_', '-')} {idle}."
             )
+
+
+def _require_radiance(recipe: Recipe, model: RadianceRecipe) -> None:
+    """For what the 2D models do, and a radiance model does not."""
+    train, of = recipe.train, recipe.train.radiance
+    idle: dict[str, object] = {
+        "precision": "fp32",  # rays and encoded points need it
+        "compile": False,
+        "flip": False,
+        "least_crop": 1,
+        "query_update": "gradient",
+        "consistency_weight": 0,
+    }
+    for name, value in idle.items():
+        if getattr(train, name) != value:
+            raise RecipeError(
+                f"train.{name} is {getattr(train, name)}, which radiance models do not have; "
+                f"pass --train.{name.replace('_', '-')} {value}."
+            )
+    if recipe.evaluate.task != "multi_object":
+        raise RecipeError(f"evaluate.task is {recipe.evaluate.task!r}; radiance models are scored as 'multi_object'.")
+    sizes = [of.coarse_size, *([of.fine_size] if of.fine_from else [])]
+    if of.rays > of.views * min(sizes) ** 2:
+        raise RecipeError(
+            f"train.radiance.rays is {of.rays}, but {of.views} views of {min(sizes)}x{min(sizes)} have "
+            f"{of.views * min(sizes) ** 2} pixels; lower it, or pass 0 for all of them."
+        )
+    if recipe.data.name == "scenes" and abs(model.focal_x * 0.92 - 1) + abs(model.focal_y * 0.92 - 1) > 1e-3:
+        raise RecipeError(
+            f"model.focal_x and model.focal_y are {model.focal_x:.4g} and {model.focal_y:.4g}, but the built-in scenes "
+            f"are seen through a lens of {1 / 0.92:.4g}; take the recipe scenes_radiance_small."
+        )

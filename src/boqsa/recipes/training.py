@@ -100,6 +100,18 @@ class RadianceTrainRecipe:
             raise RecipeError(
                 f"train.radiance.crop is {self.crop}, larger than train.radiance.fine_size {self.fine_size}; lower it."
             )
+        if self.adversarial_weight:
+            if self.coarse_size != 64 or (self.fine_from and self.crop != 64):
+                raise RecipeError(
+                    "the discriminator looks at pictures of 64x64, but train.radiance.coarse_size is "
+                    f"{self.coarse_size} and train.radiance.crop is {self.crop}; make them 64, or pass "
+                    "--train.radiance.adversarial-weight 0."
+                )
+            if self.views > 4 and self.views % 4:
+                raise RecipeError(
+                    f"train.radiance.views is {self.views}; the discriminator compares views in groups of up to 4, "
+                    "so give a multiple of 4, or fewer."
+                )
         if self.adversarial_weight and not self.discriminator_from <= self.adversarial_from:
             raise RecipeError(
                 f"train.radiance.adversarial_from is {self.adversarial_from}, before "

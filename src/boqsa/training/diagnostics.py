@@ -42,6 +42,11 @@ UNDECIDED = 0.1
 DIVERGED_RATIO = 2.0
 HALVES = 0.6
 """Of `half_split`: with slots of equal size, a line that is right on 80 % of the pixels."""
+_AGAINST_COLLAPSE = {
+    "mixture": "fewer model.decoder-channels, or a lower train.learning-rate",
+    "transformer": "a smaller model.slot-size, or a lower train.learning-rate",
+    "radiance": "a longer train.warmup-steps, or train.radiance.density-noise; early on the background has everything",
+}
 IGNORED = 0.01
 """Of `slot_information`, in nats a token."""
 
@@ -170,7 +175,8 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
     largest = max(numbers["slot_share"])
     early = step < 10 * max(warmup_steps, 100)
     information = numbers["slot_information"]
-    is_transformer = numbers["model"] == "transformer"
+    kind = numbers["model"]
+    is_transformer = kind == "transformer"
     if not math.isfinite(ratio) or not math.isfinite(information or 0.0):
         return "broken", [
             "Broken: the loss is not a number. Start again with a lower train.learning-rate, or with "
@@ -183,10 +189,8 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
         ]
     ignored = _ignored(information, early=early)
     if slots > 1 and decided >= UNDECIDED and (largest > 0.95 or numbers["dead_slots"] >= slots - 1):
-        narrower = "fewer model.decoder-channels" if numbers["model"] == "mixture" else "a smaller model.slot-size"
         return "collapsed", [
-            f"Collapsed: one slot owns {largest:.0%} of all pixels. Try another seed, {narrower}, or a lower "
-            "train.learning-rate.",
+            f"Collapsed: one slot owns {largest:.0%} of all pixels. Try another seed, {_AGAINST_COLLAPSE[kind]}.",
             *ignored,
         ]
     if ratio > 0.9 or decided < UNDECIDED:

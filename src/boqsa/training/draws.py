@@ -179,12 +179,12 @@ def draw_rays(
 
 
 def draw_corners(room: int, *, seed: int, step: int, positions: Sequence[int]) -> Int[np.ndarray, "B 2"]:
-    """Row and column, each 0 to `room`, of the first pixel of the square that a step looks at; the same in all views of
-    a scene (uorf 8.4)."""
+    """Row and column of the first pixel of the square that a step looks at, the same in all views of a scene: each 0
+    to `room` - 1, as published, so that the last row and column are never seen (uorf 8.4)."""
     rows = []
     for position in positions:
         philox = np.random.Philox(key=[seed, _PIXELS], counter=[0, 1, position, step])
-        rows.append(np.random.Generator(philox).integers(0, room + 1, size=2))
+        rows.append(np.random.Generator(philox).integers(0, max(room, 1), size=2))
     return np.stack(rows)
 
 

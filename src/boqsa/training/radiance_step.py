@@ -3,7 +3,9 @@
 Notable choices:
 - What a step does is a pure function of its number (`boqsa.training.phases`), and so is every draw: which views, which
   pixels, which noise. Nothing but the discriminator and its optimiser is added to what a checkpoint holds.
-- A step that is the discriminator's, or nobody's, renders without a graph: its loss is that of the model all the same.
+- A step that is the discriminator's, or nobody's, renders without a graph, so that the curve of the loss has no gaps;
+  the gradient norms of the latest step of the model stand beside it.
+- The discriminator is small: each process has a plain copy of it, and gradients are averaged by hand.
 - In its own step the discriminator sends no gradient to the model; the published code makes one and throws it away.
 """
 
@@ -12,15 +14,15 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from boqsa.data import PackedDataset
-from boqsa.errors import InputError, RecipeError
+from boqsa.errors import InputError, RecipeError, RunError
 from boqsa.models import Output
 from boqsa.models.published import Model
 from boqsa.models.radiance import RadianceModel, SceneOutput, all_pixels
-from boqsa.models.radiance.discriminator import Discriminator
+from boqsa.models.radiance.discriminator import MOST_IN_A_GROUP, Discriminator
 from boqsa.models.radiance.pretrained import PerceptualLoss, digest, read_weights
 from boqsa.recipes import Recipe
 from boqsa.training.draws import batch_indices, draw_corners, draw_density_noise, draw_rays, draw_views
@@ -29,6 +31,7 @@ from boqsa.training.phases import Phase, discriminator_rate_factor, discriminato
 from boqsa.training.step import ParameterGroup, StepResult, TrainImages, TrainStep
 from boqsa.training.views import SceneViews
 
+_DIGEST = "perceptual_file_sha256"
 _BETAS = (0.0, 0.9)
 """Of the discriminator's Adam (uorf 8.1)."""
 
@@ -44,13 +47,17 @@ class RadianceStep(TrainStep):
     def __init__(self, recipe: Recipe, model: RadianceModel) -> None:
         super().__init__(recipe, model)
         self.perceptual = _perceptual_loss(recipe, self.device)
-        self.discriminator: nn.Module | None = None
-        if recipe.train.radiance.adversarial_weight:
+        self.discriminator: Discriminator | None = None
+        of = recipe.train.radiance
+        if of.adversarial_weight:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(recipe.seed + 1)
-                plain = Discriminator()
-            optimizer = torch.optim.Adam(plain.parameters(), lr=recipe.train.radiance.discriminator_rate, betas=_BETAS)
-            self.discriminator, self._discriminator_optimizer = self.fabric.setup(plain, optimizer)
+                self.discriminator = Discriminator(group=min(of.views, MOST_IN_A_GROUP)).to(self.device)
+            parameters = self.discriminator.parameters()
+            self._discriminator_optimizer = torch.optim.Adam(parameters, lr=of.discriminator_rate, betas=_BETAS)
+        # Of the model's latest step, for the log.
+        self._norm = torch.zeros((), device=self.device)
+        self._query_norm = torch.zeros((), device=self.device) if recipe.model.queries == "learned" else None
 
     def images(self, data: PackedDataset) -> TrainImages:
         """The scenes of a split."""
@@ -66,14 +73,17 @@ class RadianceStep(TrainStep):
         """Make the step of this number, counted from 0, whoever's it is."""
         phase = phase_at(self.recipe.train, step)
         if phase.turn == "model":
-            return super().__call__(images, step, rate_factor=rate_factor)
+            result = super().__call__(images, step, rate_factor=rate_factor)
+            self._norm, self._query_norm = result.norm, result.query_norm
+            return result
         with torch.no_grad():
             output = self._of_own_share(images, step)
+        losses = {"": output.loss, **output.losses}
+        is_finite = torch.ones((), dtype=torch.bool, device=self.device)
         if phase.turn == "discriminator":
-            self._learn_to_discriminate(output, phase, step)
-        loss, parts = self._means({"": output.losses["reconstruction"], **output.losses})
-        still = loss.new_zeros(())  # the model has no gradient here
-        return StepResult(loss, still, parts, loss.isfinite(), still)
+            losses["discriminator"], is_finite = self._learn_to_discriminate(output, phase, step, rate_factor)
+        loss, parts = self._means(losses)
+        return StepResult(loss, self._norm, parts, is_finite & loss.isfinite(), self._query_norm)
 
     def forward(self, images: TrainImages, indices: Int[np.ndarray, "b"], step: int, positions: range) -> Output:
         """What the model makes of some scenes, with all losses of the phase."""
@@ -107,19 +117,31 @@ class RadianceStep(TrainStep):
         return rate_factor(self.recipe.train, step)
 
     def more_state(self) -> dict[str, Any]:
-        """Weights and optimiser of the discriminator, if there is one."""
-        if self.discriminator is None:
-            return {}
-        return {
-            "discriminator": self.discriminator.state_dict(),
-            "discriminator_optimizer": self._discriminator_optimizer.state_dict(),
-        }
+        """Weights and optimiser of the discriminator, if there is one, and which weights the perceptual loss has."""
+        state: dict[str, Any] = files_used(self.recipe) if self.perceptual is not None else {}
+        if self.discriminator is not None:
+            state["discriminator"] = self.discriminator.state_dict()
+            state["discriminator_optimizer"] = self._discriminator_optimizer.state_dict()
+            state["model_norms"] = [norm for norm in (self._norm, self._query_norm) if norm is not None]
+        return state
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Take up what `more_state` gave."""
+        """Take up what `more_state` gave.
+
+        Raises:
+            RunError: if the perceptual loss has other weights now than it began with.
+        """
+        before, now = saved.get(_DIGEST), files_used(self.recipe).get(_DIGEST) if self.perceptual is not None else None
+        if before is not None and now is not None and before != now:
+            raise RunError(
+                f"{self.recipe.train.radiance.perceptual_file} holds other weights than this run began with (sha256 "
+                f"{before[:12]} -> {now[:12]}); give the file it began with."
+            )
         if self.discriminator is not None:
             self.discriminator.load_state_dict(saved["discriminator"])
             self._discriminator_optimizer.load_state_dict(saved["discriminator_optimizer"])
+            self._norm, *query_norm = (norm.to(self.device) for norm in saved["model_norms"])
+            self._query_norm = query_norm[0] if query_norm else None
 
     def _of_own_share(self, images: TrainImages, step: int) -> SceneOutput:
         """The whole share of this process at once."""
@@ -143,32 +165,56 @@ class RadianceStep(TrainStep):
 
     def _with_more_losses(self, output: SceneOutput, phase: Phase) -> SceneOutput:
         losses = dict(output.losses)
-        if phase.perceptual and self.perceptual is not None:
+        if phase.perceptual and self.perceptual is not None and phase.turn == "model":
             of_images = (self._pictures(colour, phase) for colour in (output.colour, output.target))
             losses["perceptual"] = phase.perceptual * self.perceptual(*of_images)
         if phase.adversarial and phase.turn == "model":
             assert self.discriminator is not None
+            self.discriminator.requires_grad_(False)
             logits = self.discriminator(2 * self._pictures(output.colour, phase) - 1)
+            self.discriminator.requires_grad_(True)
             losses["adversarial"] = phase.adversarial * nn.functional.softplus(-logits).mean()
         return output._replace(losses=losses)
 
-    def _learn_to_discriminate(self, output: SceneOutput, phase: Phase, step: int) -> None:
-        """One step on photographs and renderings, and every so often a second one on the slope (uorf 7)."""
+    def _learn_to_discriminate(
+        self, output: SceneOutput, phase: Phase, step: int, rate_factor: float
+    ) -> tuple[Float[Tensor, ""], Bool[Tensor, ""]]:
+        """One step on photographs and renderings, and every so often a second one on the slope (uorf 7).
+
+        Returns:
+            The loss of the first, and whether all gradients were numbers; a step that has none is left out.
+        """
         assert self.discriminator is not None
-        of, optimizer = self.recipe.train.radiance, self._discriminator_optimizer
-        for entry in optimizer.param_groups:
-            entry["lr"] = of.discriminator_rate * discriminator_rate_factor(self.recipe.train, step)
+        of, softplus = self.recipe.train.radiance, nn.functional.softplus
+        factor = rate_factor * discriminator_rate_factor(self.recipe.train, step)
+        for entry in self._discriminator_optimizer.param_groups:
+            entry["lr"] = of.discriminator_rate * factor
         real, fake = (2 * self._pictures(colour, phase) - 1 for colour in (output.target, output.colour))
-        optimizer.zero_grad(set_to_none=True)
-        softplus = nn.functional.softplus
-        self.fabric.backward(softplus(-self.discriminator(real)).mean() + softplus(self.discriminator(fake)).mean())
-        optimizer.step()
+        loss = softplus(-self.discriminator(real)).mean() + softplus(self.discriminator(fake)).mean()
+        is_finite = self._move_discriminator(loss)
         if of.r1_weight and discriminator_steps(self.recipe.train, step) % of.r1_every == 0:
             real.requires_grad_()
-            optimizer.zero_grad(set_to_none=True)
             (slope,) = torch.autograd.grad(self.discriminator(real).sum(), real, create_graph=True)
-            self.fabric.backward(of.r1_weight * slope.square().sum(dim=(1, 2, 3)).mean())
-            optimizer.step()
+            penalty = of.r1_weight * slope.square().sum(dim=(1, 2, 3)).mean()
+            is_finite = self._move_discriminator(penalty) & is_finite
+        return loss.detach(), is_finite
+
+    def _move_discriminator(self, loss: Float[Tensor, ""]) -> Bool[Tensor, ""]:
+        """Make a step down a loss, in all processes alike, unless its gradient is no number."""
+        assert self.discriminator is not None
+        parameters = list(self.discriminator.parameters())
+        for parameter, gradient in zip(
+            parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True
+        ):
+            parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
+            if self.fabric.world_size > 1:
+                mean = self.fabric.all_reduce(parameter.grad, reduce_op="mean")
+                assert isinstance(mean, Tensor)
+                parameter.grad = mean
+        is_finite = torch.stack([parameter.grad.isfinite().all() for parameter in parameters]).all()  # type: ignore[union-attr]
+        if is_finite:
+            self._discriminator_optimizer.step()
+        return is_finite
 
     def _pictures(self, colour: Float[Tensor, "B R 3"], phase: Phase) -> Float[Tensor, "n 3 h w"]:
         """Rays of whole pictures as pictures, all views of all scenes."""
@@ -182,7 +228,7 @@ def step_of(recipe: Recipe, model: Model) -> TrainStep:
 
 def _perceptual_loss(recipe: Recipe, device: torch.device) -> PerceptualLoss | None:
     of = recipe.train.radiance
-    if not of.perceptual_weight or of.perceptual_from >= recipe.train.steps:
+    if not _wants_perceptual_loss(recipe):
         return None
     if of.perceptual_file is None:
         if of.perceptual_missing == "skip":
@@ -196,9 +242,18 @@ def _perceptual_loss(recipe: Recipe, device: torch.device) -> PerceptualLoss | N
 
 
 def files_used(recipe: Recipe) -> dict[str, str]:
-    """For the record of a run: the digest of the perceptual loss's weights, if it has any."""
-    path = recipe.train.radiance.perceptual_file
+    """For the record of a run: the digest of the weights that its perceptual loss has, or that it goes without."""
+    of = recipe.train.radiance
+    if recipe.model.kind != "radiance" or not _wants_perceptual_loss(recipe):
+        return {}
+    if of.perceptual_file is None:
+        return {"perceptual_loss": "left out, its weights were not given"}
     try:
-        return {} if path is None else {"perceptual_file_sha256": digest(path)}
+        return {_DIGEST: digest(of.perceptual_file)}
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; give a file of weights.") from None
+        raise InputError(f"cannot read {of.perceptual_file}: {error.strerror}; give a file of weights.") from None
+
+
+def _wants_perceptual_loss(recipe: Recipe) -> bool:
+    of = recipe.train.radiance
+    return bool(of.perceptual_weight) and of.perceptual_from < recipe.train.steps

@@ -44,6 +44,8 @@ HEADLINE = (
     *("ap", "pq", "f1", "precision", "recall"),
 )
 PICTURES = 12
+_LEAST_OF_LPIPS = 32
+"""AlexNet's poolings need so many pixels."""
 GENERATED = 32
 """Images that a transformer model decodes from slots alone, unless another number is asked."""
 
@@ -94,6 +96,10 @@ def evaluate_run(
     split = split or data.test_split
     protocol = protocol or recipe.evaluate
     dataset = open_for(recipe, data, split)
+    if lpips and protocol.radiance.size < _LEAST_OF_LPIPS:
+        raise InputError(
+            f"--lpips needs views of {_LEAST_OF_LPIPS} pixels, but evaluate.radiance.size is {protocol.radiance.size}."
+        )
     distance = LPIPS(read_weights(*lpips)).to(device) if lpips else None
     began = time.monotonic()
     scores = {}

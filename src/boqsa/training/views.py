@@ -52,7 +52,13 @@ class SceneViews:
                 f"{len(few)} of {len(first)} scenes have fewer than {least}; ask for fewer views, or prepare more."
             )
         self._camera, self._azimuth = data.extra("camera"), data.extra("azimuth")
-        _require_poses(data, self._camera)
+        _require_poses(data, self._camera, "camera")
+        _require_poses(data, self._azimuth, "azimuth")
+        if len(np.unique(scenes[first])) < len(first):
+            raise InputError(
+                f"a scene of {data.path} ({data.split}) comes twice; the views of a scene must follow one another, "
+                "prepare the data again."
+            )
 
     def __str__(self) -> str:
         return f"{len(self)} scenes of {self.counts.min()} views or more, read through the memory map"
@@ -86,13 +92,13 @@ class SceneViews:
         return indices
 
 
-def _require_poses(data: PackedDataset, camera: NDArray[np.float32]) -> None:
-    """Go on if every camera has a rotation that can be inverted."""
+def _require_poses(data: PackedDataset, camera: NDArray[np.float32], what: str) -> None:
+    """Go on if every matrix is finite, with a rotation that can be inverted."""
     rotation = np.nan_to_num(camera[:, :3, :3].astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     is_pose = np.isfinite(camera).all(axis=(1, 2)) & (np.abs(np.linalg.det(rotation)) > 1e-6)
     wrong = np.flatnonzero(~is_pose)
     if len(wrong):
         raise InputError(
-            f"the camera of image {wrong[0]} of {data.path} ({data.split}) is singular or not finite, and those of "
-            f"{len(wrong) - 1} more; a camera-to-world matrix expected, prepare the data again."
+            f"the {what} of image {wrong[0]} of {data.path} ({data.split}) is singular or not finite, and those of "
+            f"{len(wrong) - 1} more; a rotation expected in it, prepare the data again."
         )

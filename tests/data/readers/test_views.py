@@ -161,13 +161,17 @@ def test_a_split_without_masks_and_a_mask_that_is_missing(tmp_path: Path) -> Non
         source.load(items[10])
 
 
-def test_a_missing_azimuth_is_the_identity_and_counted(tmp_path: Path) -> None:
+def test_a_missing_azimuth_is_that_of_the_camera_and_counted(tmp_path: Path) -> None:
     root = write(tmp_path)
     beside(root, "_azi_rot.txt").unlink()
     manifest = prepare("clevr567", root, tmp_path / "packed", image_size=(16, 16))
-    assert any("1 images: no _azi_rot.txt, the azimuth is the identity" in notice for notice in manifest.notices)
+    assert any(
+        "1 images: no _azi_rot.txt, the azimuth is computed from the camera" in notice for notice in manifest.notices
+    )
     sample = PackedDataset(tmp_path / "packed", "test")[0]
-    np.testing.assert_array_equal(sample["azimuth"].numpy(), np.eye(3))
+    towards = camera_of(0, 0)[:2, 2]
+    along = sample["azimuth"].numpy() @ [np.linalg.norm(towards), 0, 0]
+    np.testing.assert_allclose(along, [*towards, 0], atol=1e-6)
     np.testing.assert_allclose(sample["camera"].numpy(), camera_of(0, 0), atol=1e-6)
 
 

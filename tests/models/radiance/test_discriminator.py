@@ -43,7 +43,8 @@ def test_weights_are_scaled_when_used() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "words"), [((4, 3, 32, 32), r"expected \(n, 3, 64, 64\)"), ((6, 3, 64, 64), "groups")]
+    ("shape", "words"),
+    [((4, 3, 32, 32), r"expected \(n, 3, 64, 64\)"), ((6, 3, 64, 64), "6 images do not form groups of 4")],
 )
 def test_other_images_are_refused(shape: tuple[int, ...], words: str) -> None:
     with pytest.raises(ValueError, match=words):

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from boqsa.data import PackedDataset
-from boqsa.data.builtin import azimuth_rotation
 from boqsa.data.packing import PackedWriter
-from boqsa.data.readers.views import VIEW_EXTRAS
+from boqsa.data.readers.views import VIEW_EXTRAS, azimuth_rotation
 from boqsa.data.scenes import SceneSettings, render_scenes
 from boqsa.recipes import (
     DataRecipe,

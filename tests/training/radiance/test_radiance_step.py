@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from boqsa.data import PackedDataset
-from boqsa.errors import RecipeError
+from boqsa.errors import RecipeError, RunError
 from boqsa.inference.load import build_model, load
 from boqsa.models.radiance import RadianceModel
 from boqsa.models.radiance.pretrained import PerceptualLoss
@@ -142,7 +142,7 @@ def test_turns_of_the_discriminator(radiance_recipe: Recipe, train_views: Packed
     assert learned == [False, True, False, False, True, False, True]  # step 0 has a rate of 0
     assert judged == [False, False, False, False, False, True, False]  # its first step too
     assert parts[4] == {"reconstruction", "adversarial"}
-    assert parts[5] == set()
+    assert parts[5] == {"reconstruction", "discriminator"}
 
 
 def test_the_slope_is_penalised_every_so_often(
@@ -172,6 +172,7 @@ def test_the_perceptual_loss_begins_on_time(
     assert [set(step(images, number).parts) for number in range(2)] == [set(), {"reconstruction", "perceptual"}]
     assert len(files_used(recipe)["perceptual_file_sha256"]) == 64
     assert files_used(radiance_recipe) == {}
+    assert "left out" in files_used(of(recipe, perceptual_file=None))["perceptual_loss"]
 
 
 def test_without_its_weights_the_perceptual_loss_is_refused_or_skipped_as_told(radiance_recipe: Recipe) -> None:
@@ -253,3 +254,83 @@ def test_recipes_of_the_catalog_take_two_steps(name: str, tmp_path: Path, packed
     after = weights(step)
     same = [name for name in before if torch.equal(before[name], after[name])]
     assert len(same) < 0.2 * len(before), same
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "words"),
+    [
+        ("train", {"precision": "bf16"}, "train.precision is bf16"),
+        ("train", {"compile": True}, "train.compile is True"),
+        ("train", {"flip": True}, "pass --train.flip False"),
+        ("train", {"least_crop": 0.5}, "train.least_crop is 0.5"),
+        ("train", {"consistency_weight": 0.1}, "train.consistency_weight is 0.1"),
+        ("evaluate", {"task": "instances", "select_by": "ap"}, "radiance models are scored as 'multi_object'"),
+    ],
+)
+def test_what_radiance_models_do_not_have_is_refused(
+    part: str, changes: dict[str, Any], words: str, radiance_recipe: Recipe
+) -> None:
+    with pytest.raises(RecipeError, match=words):
+        replace(radiance_recipe, **{part: replace(getattr(radiance_recipe, part), **changes)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rays": 1_000}, r"2 views of 8x8 have 128 pixels"),
+        ({"rays": 8, "perceptual_weight": 0.1}, "need whole pictures"),
+        ({"rays": 0, "adversarial_weight": 0.1, "coarse_size": 32}, "looks at pictures of 64x64"),
+        ({"rays": 0, "adversarial_weight": 0.1, "coarse_size": 64, "fine_from": 0, "views": 6}, "a multiple of 4"),
+        ({"crop": 17}, "larger than train.radiance.fine_size 16"),
+        ({"views": 1}, "train.radiance.views is 1"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(
+    changes: dict[str, Any], words: str, radiance_recipe: Recipe
+) -> None:
+    with pytest.raises(RecipeError, match=words):
+        of(radiance_recipe, **changes)
+
+
+def test_built_in_scenes_need_their_own_lens(radiance_recipe: Recipe) -> None:
+    with pytest.raises(RecipeError, match="take the recipe scenes_radiance_small"):
+        replace(get_recipe("clevr567_radiance"), data=get_recipe("scenes_radiance_small").data)
+
+
+def test_other_weights_of_the_perceptual_loss_are_noticed(radiance_recipe: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "vgg.pth"
+    torch.save(PerceptualLoss(None).state_dict(), path)
+    recipe = of(radiance_recipe, rays=0, perceptual_weight=0.006, perceptual_from=0, perceptual_file=str(path))
+    elsewhere = of(recipe, perceptual_file=str(tmp_path / "elsewhere.pth"))
+    assert elsewhere.hash == recipe.hash
+    step = stepping(recipe)
+    state = step.more_state()
+    step.restore(state)
+    torch.save(PerceptualLoss(None).state_dict(), path)
+    with pytest.raises(RunError, match="other weights than this run began with"):
+        step.restore(state)
+
+
+def test_a_discriminator_without_a_number_is_left_as_it_was(
+    radiance_recipe: Recipe, train_views: PackedDataset
+) -> None:
+    step = stepping(adversarial(radiance_recipe))
+    images = step.images(train_views)
+    step(images, 3)
+    assert step.discriminator is not None
+    before = [value.clone() for value in step.discriminator.parameters()]
+    with torch.no_grad():
+        step.plain_model.background_field.colour[0].weight.fill_(float("nan"))  # type: ignore[union-attr,operator]
+    assert not bool(step(images, 5).is_finite)
+    assert all(torch.equal(*pair) for pair in zip(before, step.discriminator.parameters(), strict=True))
+
+
+def test_norms_of_the_models_latest_step_stand_beside_the_discriminators(
+    radiance_recipe: Recipe, train_views: PackedDataset
+) -> None:
+    step = stepping(adversarial(radiance_recipe))
+    images = step.images(train_views)
+    of_model, of_discriminator = step(images, 4), step(images, 5)
+    assert of_discriminator.norm == of_model.norm > 0
+    assert of_discriminator.query_norm == of_model.query_norm
+    assert {"reconstruction", "discriminator"} <= set(of_discriminator.parts)

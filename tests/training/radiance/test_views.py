@@ -78,9 +78,9 @@ def test_rays_are_pixels_of_any_view_each_once() -> None:
         draw_rays(51, views=2, size=5, seed=0, step=0, positions=[0])
 
 
-def test_corners_reach_every_place() -> None:
+def test_corners_reach_every_place_but_the_last() -> None:
     corners = np.concatenate([draw_corners(3, seed=0, step=step, positions=[0]) for step in range(200)])
-    assert set(map(tuple, corners.tolist())) == {(row, column) for row in range(4) for column in range(4)}
+    assert set(map(tuple, corners.tolist())) == {(row, column) for row in range(3) for column in range(3)}
 
 
 def test_a_set_of_one_view_each_is_the_plain_one_with_a_camera(packed_views: Path) -> None:

@@ -40,7 +40,8 @@ class Content:
 
     def depths(self, index: int, count: int, side: int) -> Float32[np.ndarray, "v side side"]:
         """Depth of the same views along the camera's axis, in world units; infinite for the sky."""
-        return _render(self.seed, index, side, count).depth[0]
+        depth: Float32[np.ndarray, "v side side"] = _render(self.seed, index, side, count).depth[0]
+        return depth
 
 
 @lru_cache(maxsize=4)

@@ -220,16 +220,30 @@ def _load(item: Item, *, size: tuple[int, int]) -> Sample:
     if height != width:
         raise InputError(f"{item.files[0]} is {height}x{width}; a square image expected.")
     camera = read_camera(item.files[1])
-    azimuth = np.eye(3, dtype=np.float32)
     if turned:
         azimuth = read_rotation(item.files[-1])
     else:
-        notices.append("no _azi_rot.txt, the azimuth is the identity")
+        azimuth = azimuth_rotation(camera[None])[0]
+        notices.append("no _azi_rot.txt, the azimuth is computed from the camera")
     mask = None
     if masked:
         mask = _read_mask(item.files[2], item.files[0], (height, width), size, notices)
     extras = {"scene": np.array(scene, np.int32), "camera": camera, "azimuth": azimuth}
     return Sample(resize_image(image, size), mask, tuple(notices), extras)
+
+
+def azimuth_rotation(camera: Float32[np.ndarray, "n 4 4"]) -> Float32[np.ndarray, "n 3 3"]:
+    """The rotation about the vertical by the direction in which each camera looks (uorf 11).
+
+    The published files may differ from it by an angle that is the same everywhere.
+    """
+    angle = np.arctan2(camera[:, 1, 2], camera[:, 0, 2])
+    turn = np.zeros((len(camera), 3, 3), np.float32)
+    turn[:, 0, 0] = turn[:, 1, 1] = np.cos(angle)
+    turn[:, 1, 0] = np.sin(angle)
+    turn[:, 0, 1] = -np.sin(angle)
+    turn[:, 2, 2] = 1
+    return turn
 
 
 def read_camera(path: Path) -> Float32[np.ndarray, "4 4"]:

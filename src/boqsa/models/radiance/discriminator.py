@@ -3,7 +3,7 @@
 Notable choices:
 - Weights are N(0, 1) and scaled when they are used, so that Adam moves all layers alike.
 - The stem's 1x1 convolution pads, as published: 64 pixels become 66, then 33, 16, 8 and 4.
-- The standard deviation over images is taken within groups of the views of one scene.
+- The standard deviation over images is taken within groups of the views of one scene, at most four in a group.
 """
 
 import math
@@ -17,14 +17,19 @@ _SIZE = 64
 _CHANNELS = (32, 64, 64, 128, 128)
 """After the stem and after each block."""
 _GAIN = 1.4
-_GROUP = 4
+MOST_IN_A_GROUP = 4
 
 
 class Discriminator(nn.Module):
-    """`logits = Discriminator()(image)`: above 0 for photographs; images are (n, 3, 64, 64) in [-1, 1]."""
+    """`logits = Discriminator()(image)`: above 0 for photographs; images are (n, 3, 64, 64) in [-1, 1].
 
-    def __init__(self) -> None:
+    Args:
+        group: Images that are compared with each other: neighbours, so the views of a scene.
+    """
+
+    def __init__(self, *, group: int = MOST_IN_A_GROUP) -> None:
         super().__init__()
+        self.group = group
         self.stem = _Convolution(3, _CHANNELS[0], kernel=1, padding=1, activated=True)
         self.blocks = nn.Sequential(*(_Block(*widths) for widths in pairwise(_CHANNELS)))
         last = _CHANNELS[-1]
@@ -33,14 +38,14 @@ class Discriminator(nn.Module):
         self.logit = _Linear(last, 1, activated=False)
 
     def forward(self, image: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n"]:
-        """A logit an image; a multiple of 4 images, or fewer.
+        """A logit an image; a multiple of `group` images.
 
         Raises:
             ValueError: if images have another size, or do not form groups.
         """
         if tuple(image.shape[1:]) != (3, _SIZE, _SIZE):
             raise ValueError(f"images have shape {tuple(image.shape)}; expected (n, 3, {_SIZE}, {_SIZE}).")
-        features = _with_spread(self.blocks(self.stem(image)))
+        features = _with_spread(self.blocks(self.stem(image)), self.group)
         logit: Tensor = self.logit(self.hidden(self.last(features).flatten(1))).squeeze(1)
         return logit
 
@@ -93,12 +98,11 @@ def _activated(features: Tensor) -> Tensor:
     return _GAIN * nn.functional.leaky_relu(features, 0.2)
 
 
-def _with_spread(features: Float[Tensor, "n C h w"]) -> Float[Tensor, "n D h w"]:
+def _with_spread(features: Float[Tensor, "n C h w"], size: int) -> Float[Tensor, "n D h w"]:
     """One more channel: how much the images of a group differ, the same everywhere."""
     count, channels, height, width = features.shape
-    size = min(count, _GROUP)
     if count % size:
-        raise ValueError(f"{count} images do not form groups of {size}; give a multiple of {_GROUP}, or fewer.")
+        raise ValueError(f"{count} images do not form groups of {size}; give a multiple of it.")
     groups = features.view(count // size, size, channels, height, width)
     spread = (groups.var(dim=1, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))  # (groups,)
     spread = spread.repeat_interleave(size)[:, None, None, None].expand(count, 1, height, width)

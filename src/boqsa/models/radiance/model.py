@@ -410,4 +410,4 @@ class RadianceModel(
 def all_pixels(views: int, size: int, *, scenes: int = 1) -> Int[Tensor, "B R 3"]:
     """Every pixel of every view, view by view and row by row, for `cast_rays`."""
     along = torch.arange(size)
-    return torch.cartesian_prod(torch.arange(views), along, along).expand(scenes, -1, 3)
+    return torch.cartesian_prod(torch.arange(views), along, along).repeat(scenes, 1, 1)
