@@ -15,11 +15,15 @@ from boqsa.recipes import (
     DVAETrainRecipe,
     EvaluateRecipe,
     MixtureRecipe,
+    RadianceEvaluateRecipe,
+    RadianceRecipe,
+    RadianceTrainRecipe,
     Recipe,
     TrainRecipe,
     TransformerRecipe,
 )
 from boqsa.recipes.cpu import demo
+from boqsa.recipes.radiance import room_chair_radiance
 from boqsa.recipes.recipe import differences
 
 SECTIONS: dict[str, type[Any]] = {
@@ -27,10 +31,13 @@ SECTIONS: dict[str, type[Any]] = {
     "model": MixtureRecipe,
     "train": TrainRecipe,
     "train.dvae": DVAETrainRecipe,
+    "train.radiance": RadianceTrainRecipe,
     "evaluate": EvaluateRecipe,
+    "evaluate.radiance": RadianceEvaluateRecipe,
 }
-TRANSFORMER_SECTIONS = {"model": TransformerRecipe}
-NOT_HASHED = {"data.root", "train.device", "train.threads"}
+TRANSFORMER_SECTIONS: dict[str, type[Any]] = {"model": TransformerRecipe}
+RADIANCE_SECTIONS: dict[str, type[Any]] = {"model": RadianceRecipe}
+NOT_HASHED = {"data.root", "train.device", "train.threads", "train.radiance.perceptual_file"}
 FIXED = {"model.kind"}  # has one value
 
 # What the first version wrote into runs; whoever changes one of these ends all unfinished runs of that recipe.
@@ -71,6 +78,7 @@ def tiny_transformer() -> Recipe:
 
 CASES = [pytest.param(demo, name, id=name) for name in ALL_FIELDS]
 CASES += [pytest.param(tiny_transformer, name, id=f"transformer {name}") for name in leaves(TRANSFORMER_SECTIONS)]
+CASES += [pytest.param(room_chair_radiance, name, id=f"radiance {name}") for name in leaves(RADIANCE_SECTIONS)]
 
 
 def section_of(values: Any, name: str) -> Any:
@@ -92,6 +100,8 @@ def changed(recipe: Recipe, name: str) -> Recipe:
         return replace(recipe, evaluate=EvaluateRecipe(task="foreground", select_by="iou", validation_limit=256))
     if name == "train.query_momentum":  # only what moves queries by itself has one
         recipe = replace(recipe, train=replace(recipe.train, query_update="kmeans"))
+    if name == "train.radiance.rays":  # these losses need whole pictures
+        recipe = with_field(recipe, ["train", "radiance", "perceptual_weight"], 0.0)
     part = section_of(recipe, name)
     field = name.rpartition(".")[2]
     value = getattr(part, field)
@@ -134,7 +144,11 @@ def test_hash_and_differences_see_every_field(make: Callable[[], Recipe], name: 
     assert any(line.startswith(f"{name}: ") for line in differences(recipe, other))
 
 
-@pytest.mark.parametrize("recipe", [demo(), tiny_transformer()], ids=["mixture", "transformer"])
+@pytest.mark.parametrize(
+    "recipe",
+    [demo(), tiny_transformer(), room_chair_radiance()],
+    ids=["mixture", "transformer", "radiance"],
+)
 def test_the_loop_over_fields_missed_none(recipe: Recipe) -> None:
     def walk(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
         for name, value in values.items():
