@@ -193,6 +193,46 @@ def test_two_processes_move_queries_as_one_does(
 
 
 @pytest.mark.system
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rays": 48, "coarse-size": 16},
+        {"rays": 0, "coarse-size": 64, "adversarial-weight": 0.01, "discriminator-from": 2, "adversarial-from": 4},
+    ],
+    ids=["rays", "adversarial"],
+)
+def test_two_processes_train_a_radiance_model_as_one_does(
+    fields: dict[str, float], job: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    radiance = {"samples": 4, "views": 2, "local-until": 5, "fine-from": 0, "perceptual-weight": 0, "r1-every": 2}
+    settings = {
+        **{"data.image-size": 16, "data.scene-count": 6, "data.scene-views": 2},
+        **{"model.input-size": 16, "model.slot-size": 8, "evaluate.radiance.size": 16},
+        **{"evaluate.radiance.views": 2, "evaluate.radiance.samples": 4, "evaluate.validation-limit": 3},
+        **{"train.steps": 10, "train.batch-size": 4, "train.warmup-steps": 1, "train.threads": 1},
+        **{f"train.radiance.{name}": value for name, value in {**radiance, **fields}.items()},
+    }
+    typed = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+    def arguments(name: str, *more: str) -> list[str]:
+        return ["train", "scenes_radiance_small", "--out", str(tmp_path / name), *typed, *EVERY_STEP, *more]
+
+    assert main(arguments("one")) == 0
+    assert main(arguments("pieces", "--train.accumulate", "2")) == 0
+    assert codes(job(arguments("two"))) == [0, 0]
+    rows = {name: numbers(tmp_path / name, "step") for name in ("one", "pieces", "two")}
+    assert len(rows["one"]) == 10
+    for name in ("pieces", "two"):
+        for column in ("loss", "loss_discriminator"):
+            values = [[row.get(column, 0.0) for row in rows[which]] for which in ("one", name)]
+            assert values[1] == pytest.approx(values[0], rel=1e-4), (name, column)
+    if "adversarial-weight" in fields:
+        assert rows["one"][-1]["loss_discriminator"] > 0
+    scores = [numbers(tmp_path / name, "evaluation", "diagnostics") for name in ("one", "two")]
+    assert same(*scores, promise=1e-3), scores
+
+
+@pytest.mark.system
 def test_a_killed_process_ends_the_job_which_resumes_exactly(
     job: Callable[..., list[Any]], train_arguments: Arguments, tmp_path: Path
 ) -> None:

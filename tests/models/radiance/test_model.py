@@ -259,3 +259,13 @@ def test_a_singular_pose_and_a_missing_azimuth_are_refused() -> None:
 def test_images_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected \(batch, 3, 16, 16\)"):
         tiny().find(torch.zeros(1, 3, 32, 32))
+
+
+def test_without_a_point_in_the_box_objects_are_nothing_and_have_a_gradient_of_0() -> None:
+    model, slots = tiny(box=1e-6), slots_of(tiny())
+    rays, frame = looking(model)
+    kept = model.composition(slots, rays, frame, samples=6, local=True)
+    assert kept.slot_density[:, 1:].abs().max() == 0
+    kept.density.sum().backward()
+    gradients = [parameter.grad for parameter in model.object_field.parameters()]
+    assert all(gradient is not None and gradient.abs().max() == 0 for gradient in gradients)

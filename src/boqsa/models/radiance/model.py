@@ -394,9 +394,12 @@ class RadianceModel(
         out = points.new_zeros(len(points), slots.shape[1], points.shape[1], 4)
         for scene, chosen in enumerate(inside):  # as many points as each scene has there
             where = chosen.nonzero().squeeze(1)
-            if len(where):
-                raw = self.object_field(encode(own[scene, where])[None], slots[scene : scene + 1])
-                out[scene] = out[scene].index_copy(1, where, raw[0].to(out))
+            # Where nothing is inside, the first point stands in and counts as zero: several processes wait for a
+            # gradient of every parameter.
+            weight = 1 if len(where) else 0
+            where = where if len(where) else chosen.new_zeros(1, dtype=torch.long)
+            raw = weight * self.object_field(encode(own[scene, where])[None], slots[scene : scene + 1])
+            out[scene] = out[scene].index_copy(1, where, raw[0].to(out))
         return out
 
     @staticmethod
