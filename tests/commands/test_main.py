@@ -211,7 +211,9 @@ def test_the_help_of_train_lists_every_field(name: str, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     values = json.loads(get_recipe(name).to_json())
     values["train.dvae"] = values["train"].pop("dvae")
-    for section in ("data", "model", "train", "train.dvae", "evaluate"):
+    for owner in ("train", "evaluate"):
+        values[f"{owner}.radiance"] = values[owner].pop("radiance")
+    for section in values.keys() - {"name", "seed"}:
         for field in values[section]:
             assert re.search(rf"--{section}\.{field.replace('_', '-')}[ ,]", out), field
     others = ("--model.vocab-size", "--model.decoder-channels")

@@ -127,7 +127,8 @@ def print_table(
     cells = [[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row] for row in rows]
     first, *others = zip(columns, *cells, strict=True)
     least = sum(3 + max(len(word) for cell in column for word in (*cell.split(), "")) for column in others)
-    first_fits = max(map(len, first)) + 4 + least <= console.width
+    widest = max(map(len, first))
+    first_fits = widest <= console.width // 2 or widest + 4 + least <= console.width
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
         numeric = all(isinstance(row[index], int | float) or row[index] == "" for row in rows)
