@@ -10,7 +10,7 @@ from boqsa.bench.memory import PeakMemory, bytes_needed
 from boqsa.bench.processes import in_own_process
 
 MEBIBYTE = 1 << 20
-SLACK = 4 * MEBIBYTE
+SLACK = 8 * MEBIBYTE
 """Pages of libraries that are touched for the first time, and small blocks."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process that is told to begin anew")

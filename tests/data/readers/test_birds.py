@@ -160,6 +160,7 @@ def test_everything_in_one_folder_or_far_apart(source: Path, tmp_path: Path) -> 
     np.testing.assert_array_equal([sample.mask for _, sample in loaded(birds.read(apart))], expected)
 
 
+@pytest.mark.usefixtures("safe_tar")
 def test_archives(source: Path, tmp_path: Path) -> None:
     packed = tmp_path / "downloads"
     packed.mkdir()

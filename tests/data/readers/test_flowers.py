@@ -124,6 +124,7 @@ def test_published_rule_makes_holes(source: Path) -> None:
     assert mask[18:22, 26:30].all()
 
 
+@pytest.mark.usefixtures("safe_tar")
 def test_pieces_apart_and_archives(source: Path, tmp_path: Path) -> None:
     packed = tmp_path / "downloads"
     (packed / "lists").mkdir(parents=True)
