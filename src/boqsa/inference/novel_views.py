@@ -152,15 +152,12 @@ def without(scene: Scene, slots: Sequence[int]) -> Scene:
     """The scene without some slots.
 
     Raises:
-        InputError: if there is no such slot, or none would be left.
+        InputError: if there is no such slot, or it is the background's.
     """
     for slot in slots:
         _require_slot(scene, slot)
     kept = [slot for slot in range(scene.num_slots) if slot not in slots]
-    if not kept:
-        raise InputError(f"all {scene.num_slots} slots are to be removed; keep one.")
-    # The background's field is slot 0's: without it, a background that is nowhere dense stands in.
-    if 0 not in kept:
+    if 0 not in kept:  # slot 0 has a field of its own, which no object can take
         raise InputError("slot 0 is the background; remove objects, or take another background.")
     return scene._replace(slots=scene.slots[:, kept], moved=scene.moved[kept])
 

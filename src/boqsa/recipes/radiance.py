@@ -76,7 +76,7 @@ def room_diverse_radiance_half() -> Recipe:
 
 
 def scenes_radiance_small() -> Recipe:
-    """Two CPU cores, half an hour: built-in scenes of two or three objects at 32x32, four slots, random rays."""
+    """For two CPU cores, not tuned yet: built-in scenes of two or three objects at 32x32, four slots, random rays."""
     return Recipe(
         name="scenes_radiance_small",
         data=DataRecipe(name="scenes", image_size=32, scene_count=1_000, scene_objects=(2, 3), scene_views=4),
