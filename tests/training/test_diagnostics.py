@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from boqsa.models import Output
+from boqsa.models.radiance import Occupancy
 from boqsa.training.diagnostics import Diagnostics, verdict
 
 SIZE = 8
@@ -50,6 +51,25 @@ def numbers(
 
 def scalar(number: float | None) -> Tensor | None:
     return None if number is None else torch.tensor(number)
+
+
+def test_objects_that_are_dense_nowhere_are_told() -> None:
+    masks = one_hot(torch.arange(SIZE).expand(1, SIZE, SIZE) // 3, 3)
+    diagnostics = Diagnostics(3, (SIZE, SIZE), model="radiance")
+    for dense in ([[0.5, 0.0]], [[0.25, 0.0]]):
+        occupancy = Occupancy(torch.tensor(dense), torch.tensor([[0.4, 0.0]]))
+        diagnostics.update(output(masks), images(1), None, occupancy=occupancy)
+    found = diagnostics.compute()
+    assert found["object_density"] == pytest.approx([0.375, 0])
+    assert found["object_share"] == pytest.approx([0.4, 0])
+    _, warnings = verdict(found, step=100_000, warmup_steps=100)
+    assert any("1 of 2 objects are dense nowhere" in warning for warning in warnings)
+
+
+def test_other_models_have_no_objects_in_a_box() -> None:
+    found = numbers(one_hot(torch.zeros(1, SIZE, SIZE, dtype=torch.long), 2))
+    assert found["object_density"] is None
+    assert found["object_share"] is None
 
 
 def judge(found: dict[str, Any], step: int = 100_000) -> str:

@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
 
     from dataclasses import replace
 
+    from boqsa.commands.console import progress_bar
     from boqsa.inference.run import read_recipe
     from boqsa.training.results import evaluate_run
 
@@ -49,16 +50,18 @@ def main(arguments: list[str]) -> int:
         data = replace(data, name=chosen.dataset, root=None)
     if chosen.root is not None:
         data = replace(data, root=chosen.root)
-    metrics = evaluate_run(
-        chosen.run,
-        data=data,
-        split=chosen.split,
-        iterations=chosen.iterations,
-        generated=chosen.generate,
-        lpips=chosen.lpips,
-        device=chosen.device,
-        command=" ".join(["boqsa evaluate", *arguments]),
-    )
+    with progress_bar("scoring") as progress:
+        metrics = evaluate_run(
+            chosen.run,
+            data=data,
+            split=chosen.split,
+            iterations=chosen.iterations,
+            generated=chosen.generate,
+            lpips=chosen.lpips,
+            device=chosen.device,
+            command=" ".join(["boqsa evaluate", *arguments]),
+            progress=progress,
+        )
     if chosen.json:
         print_json(metrics)
     else:

@@ -18,6 +18,9 @@ numbers do (spec 8.4 names the usual failures):
     slot_information       transformer models: nats a token that an image's own slots save the decoder, against the
                            slots of another image; near 0 it ignores them. None for mixtures, and where images come
                            one at a time. It depends a little on which images share a batch
+    object_density         radiance models: share of their box where each object is dense at all, mean over images; one
+                           that stays at 0 gets no gradient any more. None for all others
+    object_share           radiance models: what each object has of all that is dense in the box, 0 to 1
     background_slots       slots that own over 10 % of the true background, mean over images; None without
                            labels
     model                  "mixture", "transformer" or "radiance": which advice fits
@@ -35,6 +38,7 @@ from torchmetrics import Metric
 
 from boqsa.metrics import background_shares
 from boqsa.models import Output
+from boqsa.models.radiance import Occupancy
 
 DEAD_SHARE = 0.001
 BACKGROUND_SHARE = 0.1
@@ -71,6 +75,8 @@ class Diagnostics(Metric):
     flat_error: Tensor
     information: Tensor
     informed: Tensor
+    density: Tensor
+    share: Tensor
     background: Tensor
     with_background: Tensor
     images: Tensor
@@ -90,6 +96,7 @@ class Diagnostics(Metric):
             "mask_area": (num_slots,),
             **dict.fromkeys(("sharpness", "cosine", "error", "flat_error"), ()),
             **dict.fromkeys(("information", "informed", "background", "with_background", "images"), ()),
+            **dict.fromkeys(("density", "share"), (num_slots - 1,)),  # of the objects of a radiance model
         }
         for name, shape in sums.items():
             self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
@@ -107,9 +114,10 @@ class Diagnostics(Metric):
         true: Int[Tensor, "B H W"] | None,
         *,
         slot_information: Float[Tensor, ""] | None = None,
+        occupancy: Occupancy | None = None,
     ) -> None:
-        """Take in a batch: the model's output, the image in [0, 1], true labels if there are any, and the batch's
-        `slot_information`, which takes the model to compute."""
+        """Take in a batch: the model's output, the image in [0, 1], true labels if there are any, and what takes the
+        model to compute: the batch's `slot_information`, or the `occupancy` of its objects."""
         batch, slots = output.masks.shape[:2]
         labels = output.segmentation().flatten(1)  # (B, P)
         self.counts += torch.nn.functional.one_hot(labels, slots).sum(dim=0).T  # (K, P)
@@ -121,6 +129,9 @@ class Diagnostics(Metric):
         if slot_information is not None:
             self.information += slot_information.double() * batch
             self.informed += batch
+        if occupancy is not None:
+            self.density += occupancy.dense.sum(dim=0)
+            self.share += occupancy.owned.sum(dim=0)
         if true is not None:
             shares = background_shares(labels.view(batch, *output.masks.shape[-2:]), true)  # (B, K)
             has_background = ~shares.isnan().any(dim=1)
@@ -149,6 +160,8 @@ class Diagnostics(Metric):
             "half_split": _half_split(self.counts, self._size) if slots == 2 else None,
             "loss_ratio": float(self.error / self.flat_error.clamp(min=1e-12)),
             "slot_information": float(self.information / self.informed) if self.informed else None,
+            "object_density": (self.density / self.images).tolist() if self._model == "radiance" else None,
+            "object_share": (self.share / self.images).tolist() if self._model == "radiance" else None,
             "background_slots": float(self.background / self.with_background) if self.with_background else None,
             "model": self._model,
         }
@@ -215,6 +228,12 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
     split = _split_by_position(numbers)
     if split is not None:
         state, warnings = split[0], [split[1], *warnings]
+    nowhere = sum(density < DEAD_SHARE for density in numbers["object_density"] or ())
+    if nowhere:
+        warnings.append(
+            f"{nowhere} of {slots - 1} objects are dense nowhere in their box, and no gradient reaches a field that "
+            f"is not. If this stays, start again: another seed, {_AGAINST_COLLAPSE[kind]}."
+        )
     if numbers["dead_slots"]:
         warnings.append(
             f"{numbers['dead_slots']} of {slots} slots own next to nothing. Harmless if the pictures have "

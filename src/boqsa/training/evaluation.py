@@ -11,6 +11,7 @@ A transformer model has no masks but those of attention, and three reconstructio
 most probable ones, where the published evaluation samples them.
 """
 
+from collections.abc import Callable
 from math import isqrt
 from typing import Any, Protocol
 
@@ -71,6 +72,7 @@ def evaluate(
     generated: int = 0,
     lpips: nn.Module | None = None,
     device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """All scores of a model on a split, as plain nested data.
 
@@ -85,6 +87,7 @@ def evaluate(
             is one pass of the decoder a token, so it is dear; 0 means none.
         lpips: Of a radiance model: that metric, with its weights.
         device: Where the model is.
+        progress: Called with (images done, images in all), of a radiance model with scenes.
 
     Returns:
         Of a radiance model, what `evaluate_views` gives; of all others
@@ -99,7 +102,9 @@ def evaluate(
     if isinstance(model, RadianceModel):
         if num_slots is not None or not isinstance(split, PackedDataset):
             raise ValueError("a radiance model is scored with its own slots, on a packed set of views.")
-        return evaluate_views(model, split, protocol, iterations=iterations, limit=limit, device=device, lpips=lpips)
+        return evaluate_views(
+            model, split, protocol, iterations=iterations, limit=limit, device=device, lpips=lpips, progress=progress
+        )
     count = min(limit, len(split)) if limit else len(split)
     transformer = model if isinstance(model, TransformerModel) else None
     sources = ("attention_masks",) if transformer else ("decoder_masks", "attention_masks")
@@ -143,6 +148,8 @@ def evaluate(
                                 metric.update(masks, true, torch.from_numpy(indices))
                             else:
                                 metric.update(masks, true)
+                if progress is not None:
+                    progress(int(indices[-1]) + 1, count)
         spectral_norm = _spectral_norm(model, split, min(count, _STABILITY_IMAGES), size, iterations, device)
     finally:
         model.train(was_training)

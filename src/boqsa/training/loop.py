@@ -284,6 +284,7 @@ class _Training:
             **{f"loss_{name}": value for name, value in self.interval.mean_parts.items()},
             gradient_norm=self.interval.last_norm,
             query_gradient_norm=self.interval.last_query_norm,
+            **self.step.more_norms(),
             **self.step.rates(),
             **self.step.options(done - 1),
             images_per_second=round(self.interval.images_per_second, 1),

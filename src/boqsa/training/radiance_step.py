@@ -58,6 +58,7 @@ class RadianceStep(TrainStep):
         # Of the model's latest step, for the log.
         self._norm = torch.zeros((), device=self.device)
         self._query_norm = torch.zeros((), device=self.device) if recipe.model.queries == "learned" else None
+        self._objects_norm = torch.zeros((), device=self.device)
 
     def images(self, data: PackedDataset) -> TrainImages:
         """The scenes of a split."""
@@ -75,6 +76,7 @@ class RadianceStep(TrainStep):
         if phase.turn == "model":
             result = super().__call__(images, step, rate_factor=rate_factor)
             self._norm, self._query_norm = result.norm, result.query_norm
+            self._objects_norm = _gradient_norm(cast(RadianceModel, self.plain_model).object_field)
             return result
         with torch.no_grad():
             output = self._of_own_share(images, step)
@@ -116,13 +118,18 @@ class RadianceStep(TrainStep):
         """A decay that begins after the warm-up and stops at the fine stage (uorf 8.2)."""
         return rate_factor(self.recipe.train, step)
 
+    def more_norms(self) -> dict[str, float]:
+        """That of the objects' field: exactly 0 where no object is dense anywhere, and none can come back (uorf 13)."""
+        return {"object_field_gradient_norm": float(self._objects_norm)}
+
     def more_state(self) -> dict[str, Any]:
         """Weights and optimiser of the discriminator, if there is one, and which weights the perceptual loss has."""
         state: dict[str, Any] = files_used(self.recipe) if self.perceptual is not None else {}
         if self.discriminator is not None:
             state["discriminator"] = self.discriminator.state_dict()
             state["discriminator_optimizer"] = self._discriminator_optimizer.state_dict()
-            state["model_norms"] = [norm for norm in (self._norm, self._query_norm) if norm is not None]
+            norms = {"all": self._norm, "queries": self._query_norm, "objects": self._objects_norm}
+            state["model_norms"] = {name: norm for name, norm in norms.items() if norm is not None}
         return state
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -140,8 +147,8 @@ class RadianceStep(TrainStep):
         if self.discriminator is not None:
             self.discriminator.load_state_dict(saved["discriminator"])
             self._discriminator_optimizer.load_state_dict(saved["discriminator_optimizer"])
-            self._norm, *query_norm = (norm.to(self.device) for norm in saved["model_norms"])
-            self._query_norm = query_norm[0] if query_norm else None
+            norms = {name: norm.to(self.device) for name, norm in saved["model_norms"].items()}
+            self._norm, self._query_norm, self._objects_norm = norms["all"], norms.get("queries"), norms["objects"]
 
     def _of_own_share(self, images: TrainImages, step: int) -> SceneOutput:
         """The whole share of this process at once."""
@@ -224,6 +231,11 @@ class RadianceStep(TrainStep):
 def step_of(recipe: Recipe, model: Model) -> TrainStep:
     """The step of a recipe's kind of model."""
     return RadianceStep(recipe, model) if isinstance(model, RadianceModel) else TrainStep(recipe, model)
+
+
+def _gradient_norm(module: nn.Module) -> Float[Tensor, ""]:
+    """Of all parameters that have a gradient."""
+    return nn.utils.get_total_norm([parameter.grad for parameter in module.parameters() if parameter.grad is not None])
 
 
 def _perceptual_loss(recipe: Recipe, device: torch.device) -> PerceptualLoss | None:

@@ -7,7 +7,7 @@ others.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ def evaluate_run(
     lpips: Sequence[Path] = (),
     device: str = "cpu",
     command: str = "",
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Score every checkpoint of a run on a split and write metrics, pictures and report into the run folder.
 
@@ -75,6 +76,7 @@ def evaluate_run(
         lpips: Of a radiance model: files of the weights that this metric needs.
         device: Where to evaluate.
         command: What the user typed, for the report.
+        progress: Called with (images done, images in all), for each checkpoint from 0 on.
 
     Returns:
         What is written to `metrics.json`, or to `metrics_<data>_<split>.json` where it is not the run's own test
@@ -114,6 +116,7 @@ def evaluate_run(
             generated=generated if name == "last" else 0,
             lpips=distance,
             device=device,
+            progress=progress,
         )
         scores[name]["step"] = step
     diagnostics = scores["last"]["diagnostics"]

@@ -190,6 +190,10 @@ class TrainStep:
             options["tau"] = gumbel_tau(step, tau_start=dvae.tau_start, tau_end=dvae.tau_end, tau_steps=dvae.tau_steps)
         return options
 
+    def more_norms(self) -> dict[str, float]:
+        """Gradient norms of the latest step that the log has beside the whole model's."""
+        return {}
+
     def rates(self) -> dict[str, float]:
         """The learning rates of the latest step, as the log names them."""
         return {

@@ -28,7 +28,7 @@ from boqsa.metrics import (
     StructuralSimilarity,
 )
 from boqsa.models.radiance import RadianceModel, photographs
-from boqsa.recipes import EvaluateRecipe
+from boqsa.recipes import EvaluateRecipe, RadianceEvaluateRecipe
 from boqsa.training.diagnostics import Diagnostics
 from boqsa.training.draws import samples
 from boqsa.training.processes import rank_and_count
@@ -64,14 +64,14 @@ def evaluate_views(
         `decoder_masks`, where there are masks: `ari`, `ari_fg`, `msc_fg` of the input view, `nv_ari`, `nv_ari_fg` of
         the novel ones, and `nv_ari_last`.
         `reconstruction`: `mse` of the input view.
-        `novel_views`: `psnr`, `ssim`, `lpips` and `mse`, and `psnr_of_mean_colour`, what painting each novel view in
-        the mean colour of its input view gives.
+        `novel_views`: `psnr`, `ssim`, `lpips` and `mse`, and `psnr_of_mean_image`, what the mean of the split's views
+        gives in place of each novel one: a little more than the mean training image would.
         `diagnostics` of the input view.
     """
     of = protocol.radiance
     scenes = SceneViews(split, device, least=of.views)
     count = min(limit, len(scenes)) if limit else len(scenes)
-    scores = _Scores(scenes.has_masks, device, lpips)
+    scores = _Scores(scenes.has_masks, _mean_image(scenes, of), lpips)
     rank, processes = rank_and_count()
     was_training = model.training
     model.eval()
@@ -87,12 +87,25 @@ def evaluate_views(
                 image = photographs(views.image, of.size)[0]  # (N, 3, H, W)
                 true = labels_at(scenes.masks([scene], chosen), of.size)[0] if scenes.has_masks else None
                 scores.update(seen.image[0], seen.slot_masks[0], image, true)
-                diagnostics.update(seen.of_view(0, found), image[:1], None if true is None else true[:1])
+                diagnostics.update(
+                    seen.of_view(0, found),
+                    image[:1],
+                    None if true is None else true[:1],
+                    occupancy=model.occupancy(found.slots, model.frame_of(views.camera[:, 0], views.azimuth[:, 0])),
+                )
                 if progress is not None:
                     progress(min(scene + processes, count), count)
     finally:
         model.train(was_training)
     return {**scores.compute(), "images": count, "diagnostics": {**diagnostics.compute(), "update_spectral_norm": None}}
+
+
+def _mean_image(scenes: SceneViews, of: RadianceEvaluateRecipe) -> Float[Tensor, "3 h w"]:
+    """Of all views that a split is scored on, novel ones and inputs."""
+    chosen = np.arange(of.views)[None]
+    images = (photographs(scenes.views([scene], chosen).image, of.size)[0] for scene in range(len(scenes)))
+    total: Tensor = sum(image.double().sum(dim=0) for image in images)  # type: ignore[assignment]
+    return (total / (len(scenes) * of.views)).float()
 
 
 def labels_at(masks: Int[Tensor, "B N H W"], size: int) -> Int[Tensor, "B N h w"]:
@@ -105,7 +118,8 @@ def labels_at(masks: Int[Tensor, "B N H W"], size: int) -> Int[Tensor, "B N h w"
 class _Scores:
     """Every metric of a split, view by view."""
 
-    def __init__(self, has_masks: bool, device: torch.device | str, lpips: nn.Module | None) -> None:
+    def __init__(self, has_masks: bool, mean_image: Float[Tensor, "3 H W"], lpips: nn.Module | None) -> None:
+        device = mean_image.device
         self._loss = _Mean().to(device)
         self._images: dict[str, ScoredImages] = {
             "psnr": PeakSignalToNoise(),
@@ -113,7 +127,7 @@ class _Scores:
             "mse": MeanSquaredError("mse"),
         }
         self._input_error = MeanSquaredError("mse").to(device)
-        self._flat = PeakSignalToNoise().to(device)
+        self._mean_image, self._of_mean = mean_image, PeakSignalToNoise().to(device)
         self._lpips, self._distance = lpips, _Mean().to(device)
         self._of_input: dict[str, ScoredImages] = {}
         self._of_novel: dict[str, ScoredImages] = {}
@@ -140,8 +154,7 @@ class _Scores:
         for metric in self._images.values():
             metric.update(rendered[1:], image[1:])
         self._input_error.update(rendered[:1], image[:1])
-        flat = image[:1].mean(dim=(2, 3), keepdim=True).expand_as(image[1:])
-        self._flat.update(flat, image[1:])
+        self._of_mean.update(self._mean_image.expand_as(image[1:]), image[1:])
         if self._lpips is not None:
             self._distance.update(self._lpips(rendered[1:], image[1:]).double())
         if true is not None:
@@ -163,7 +176,7 @@ class _Scores:
         scores["novel_views"] = {
             **{name: float(metric.compute()) for name, metric in self._images.items()},
             "lpips": None if self._lpips is None else float(self._distance.compute()),
-            "psnr_of_mean_colour": float(self._flat.compute()),
+            "psnr_of_mean_image": float(self._of_mean.compute()),
         }
         return scores
 

@@ -51,6 +51,24 @@ def slots_of(model: RadianceModel, scenes: int = 1) -> Tensor:
     return torch.randn(scenes, count, size, dtype=torch.float64, generator=generator)
 
 
+def test_occupancy_of_objects_that_are_everywhere_nowhere_and_equal() -> None:
+    model = tiny()
+    frame = torch.eye(4, dtype=torch.float64)[None]
+    for field in (model.object_field, model.background_field):
+        for parameter in field.parameters():
+            torch.nn.init.zeros_(parameter)
+    assert isinstance(model.object_field.density, torch.nn.Linear)
+    slots = slots_of(model)
+    nowhere = model.occupancy(slots, frame)
+    assert nowhere.dense.tolist() == nowhere.owned.tolist() == [[0, 0]]
+    torch.nn.init.constant_(model.object_field.density.bias, 2.0)
+    alone = model.occupancy(slots, frame)  # two objects of the same density, no background
+    assert alone.dense.tolist() == [[1, 1]]
+    assert alone.owned[0].tolist() == pytest.approx([0.5, 0.5])
+    model.background_field.colour[0].bias.data[0] = 2.0  # a third of everything
+    assert model.occupancy(slots, frame).owned[0].tolist() == pytest.approx([1 / 3, 1 / 3])
+
+
 def looking(model: RadianceModel, size: int = 8, *, views: int = 1) -> tuple[Rays, Tensor]:
     poses = cameras(views)
     pixels = all_pixels(views, size)

@@ -334,3 +334,15 @@ def test_norms_of_the_models_latest_step_stand_beside_the_discriminators(
     assert of_discriminator.norm == of_model.norm > 0
     assert of_discriminator.query_norm == of_model.query_norm
     assert {"reconstruction", "discriminator"} <= set(of_discriminator.parts)
+    assert 0 < step.more_norms()["object_field_gradient_norm"] < float(of_model.norm)
+
+
+def test_objects_that_are_dense_nowhere_show_in_the_log(radiance_recipe: Recipe, train_views: PackedDataset) -> None:
+    step = stepping(radiance_recipe)
+    model = step.plain_model
+    assert isinstance(model, RadianceModel)
+    assert isinstance(model.object_field.density, torch.nn.Linear)
+    torch.nn.init.zeros_(model.object_field.density.weight)
+    torch.nn.init.constant_(model.object_field.density.bias, -1.0)
+    step(step.images(train_views), 0)
+    assert step.more_norms() == {"object_field_gradient_norm": 0.0}

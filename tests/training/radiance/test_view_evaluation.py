@@ -57,7 +57,17 @@ def test_input_and_novel_views_are_scored_apart(validation_views: PackedDataset,
     assert scores["novel_views"]["psnr"] == pytest.approx(80)
     assert scores["novel_views"]["ssim"] == pytest.approx(1)
     assert scores["novel_views"]["mse"] == 0
-    assert 5 < scores["novel_views"]["psnr_of_mean_colour"] < 30
+
+
+def test_the_mean_image_of_the_split_is_a_baseline(
+    model: RadianceModel, validation_views: PackedDataset, radiance_recipe: Recipe
+) -> None:
+    scores = evaluate_views(model, validation_views, radiance_recipe.evaluate)
+    scenes = SceneViews(validation_views)
+    image = photographs(scenes.views([0, 1], np.arange(3)[None].repeat(2, axis=0)).image, 16)
+    novel = image[:, 1:].flatten(0, 1)
+    mean = image.flatten(0, 1).mean(dim=0).expand_as(novel)
+    assert scores["novel_views"]["psnr_of_mean_image"] == pytest.approx(float(psnr(mean, novel).mean()), rel=1e-5)
 
 
 def test_lpips_without_weights_is_none_and_with_them_a_number(

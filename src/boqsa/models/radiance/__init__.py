@@ -2,11 +2,12 @@
 
 from boqsa.models.radiance.model import RadianceModel, all_pixels
 from boqsa.models.radiance.rays import Frustum, Rays, azimuth_of, cast_rays
-from boqsa.models.radiance.scene import Found, SceneOutput, Seen, Views, photographs
+from boqsa.models.radiance.scene import Found, Occupancy, SceneOutput, Seen, Views, photographs
 
 __all__ = [
     "Found",
     "Frustum",
+    "Occupancy",
     "RadianceModel",
     "Rays",
     "SceneOutput",

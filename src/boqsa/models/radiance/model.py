@@ -30,7 +30,7 @@ from boqsa.models.radiance.encoder import ViewEncoder
 from boqsa.models.radiance.fields import Field, encode
 from boqsa.models.radiance.rays import Frustum, Rays, cast_rays
 from boqsa.models.radiance.rendering import Composition, Pixels, compose, joined, see, see_all
-from boqsa.models.radiance.scene import Found, SceneOutput, Seen, Views, colours_at, photographs
+from boqsa.models.radiance.scene import Found, Occupancy, SceneOutput, Seen, Views, colours_at, photographs
 from boqsa.models.radiance.slots import BackgroundSlotEncoder, Starts
 from boqsa.slots import Gradient
 from boqsa.slots.queries import Perturbation
@@ -39,6 +39,8 @@ ObjectFrame = Literal["azimuth", "camera", "camera_published"]
 
 _POINTS_AT_ONCE = 16_384
 """Points of one piece: larger ones fall out of the processor's cache (uorf 15)."""
+_GRID = 12
+"""Points along each side of the box that `occupancy` looks at."""
 
 
 class RadianceModel(
@@ -369,6 +371,24 @@ class RadianceModel(
         if info.any():
             raise ValueError("the pose of an input view is singular; give a camera-to-world matrix.")
         return inverse
+
+    @torch.no_grad()
+    def occupancy(self, slots: Float[Tensor, "B K D"], frame: Float[Tensor, "B 4 4"]) -> Occupancy:
+        """How much of the box's cube the objects fill: whether one is dead shows here first (uorf 13).
+
+        Args:
+            slots: From `find`.
+            frame: From `frame_of` the input view.
+        """
+        half = self.box / self.frustum.scene_scale
+        along = torch.linspace(-half, half, _GRID).to(slots)
+        points = torch.cartesian_prod(along, along, along).expand(len(slots), -1, 3)  # (B, P, 3), the world's axes
+        objects = self._objects(points, slots[:, 1:], frame, local=False)
+        raw = torch.cat([self.background_field(encode(points), slots[:, :1]), objects], dim=1)  # (B, K, P, 4)
+        found = compose(raw[:, :, None])  # as the samples of one ray
+        is_dense = raw[:, 1:, :, 0] > 0  # (B, K - 1, P)
+        owned = found.slot_density[:, 1:, 0].sum(dim=-1) / found.density.sum(dim=-1).clamp(min=1e-12)
+        return Occupancy(is_dense.to(slots).mean(dim=-1), owned)
 
     def noise_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape, a sample, of each field of `Noise` that this model uses."""

@@ -32,6 +32,15 @@ class Found(NamedTuple):
     """Of the last step over the T tokens, plus 1e-8; for looking at, not for scores."""
 
 
+class Occupancy(NamedTuple):
+    """What each object has of the box that objects are kept in, 0 to 1."""
+
+    dense: Float[Tensor, "B K-1"]
+    """Share of the box where its density is above zero. At 0 no gradient reaches its field."""
+    owned: Float[Tensor, "B K-1"]
+    """Its share of all that is dense there, against the other objects and the background."""
+
+
 class SceneOutput(NamedTuple):
     """What a training step looks at."""
 
