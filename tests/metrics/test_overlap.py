@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from boqsa.metrics import BestSlotOverlap, best_slot_overlap
+from boqsa.metrics import (
+    BestSlotOverlap,
+    LargestIntersectionOverlap,
+    best_slot_overlap,
+    largest_intersection_overlap,
+)
 
 
 def overlap_by_sets(pred: list[int], foreground: list[int]) -> tuple[float, float]:
@@ -51,6 +56,28 @@ def test_hand_case() -> None:
     iou, dice = best_slot_overlap(pred, foreground)
     assert iou.tolist() == [3 / 5]
     assert dice.tolist() == [6 / 8]
+
+
+def test_the_largest_intersection_is_not_the_best_fit() -> None:
+    foreground = torch.tensor([[[0, 0, 0, 0, 1, 1, 1, 1]]])
+    pred = torch.tensor([[[0, 0, 0, 0, 0, 0, 0, 1]]])
+    assert largest_intersection_overlap(pred, foreground).iou.tolist() == [3 / 8]
+    everything = torch.zeros_like(pred)
+    assert largest_intersection_overlap(everything, foreground).iou.tolist() == [1 / 2]
+    assert best_slot_overlap(pred, foreground).iou.tolist() == [3 / 8]
+    smaller = torch.tensor([[[2, 0, 0, 0, 0, 0, 1, 1]]])  # slots 0 and 1 have two pixels each; slot 1 has no others
+    found = largest_intersection_overlap(smaller, foreground)
+    assert found.iou.tolist() == [1 / 2]
+    assert found.dice.tolist() == [2 / 3]
+
+
+def test_the_largest_intersection_is_the_mean_of_what_its_slot_has() -> None:
+    metric = LargestIntersectionOverlap()
+    metric.update(torch.tensor([[[0, 0, 1, 1]], [[0, 0, 0, 0]]]), torch.tensor([[[0, 1, 1, 1]], [[0, 0, 0, 0]]]))
+    scores = metric.compute()
+    assert scores.intersection_iou.item() == 2 / 3
+    assert scores.intersection_dice.item() == 4 / 5
+    assert metric.left_out == 1
 
 
 def test_foreground_may_be_boolean_binary_or_object_numbers() -> None:

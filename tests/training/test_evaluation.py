@@ -152,10 +152,13 @@ def test_foreground_protocol_chooses_the_slot_with_and_without_labels(
     oracle = metrics.best_slot_overlap(labels, sample["mask"])
     free = metrics.label_free_overlap(labels, sample["mask"])
     assert set(scores) == {
-        *("iou", "dice", "border_iou", "border_dice", "fixed_iou", "fixed_dice", "fixed_slot", "left_out"),
+        *("iou", "dice", "intersection_iou", "intersection_dice", "border_iou", "border_dice"),
+        *("fixed_iou", "fixed_dice", "fixed_slot", "left_out"),
     }
     assert scores["iou"] == pytest.approx(float(oracle.iou.mean()))
     assert scores["dice"] == pytest.approx(float(oracle.dice.mean()))
+    largest = metrics.largest_intersection_overlap(labels, sample["mask"])
+    assert scores["intersection_iou"] == pytest.approx(float(largest.iou.mean()))
     assert scores["border_iou"] == pytest.approx(float(free.iou.mean()))
     assert scores["border_iou"] <= scores["iou"]
     assert type(scores["fixed_slot"]) is int

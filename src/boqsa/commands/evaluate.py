@@ -98,10 +98,11 @@ _COLUMNS = {
 
 _CHOICES = {
     "oracle slot": ("iou", "dice"),
+    "largest intersection": ("intersection_iou", "intersection_dice"),
     "off-border slot": ("border_iou", "border_dice"),
     "fixed slot": ("fixed_iou", "fixed_dice"),
 }
-"""Of foreground extraction: which slot is the foreground. The first is chosen by labels, the others without."""
+"""Of foreground extraction: which slot is the foreground. The first two are chosen by labels, the others without."""
 
 
 def score_table(

@@ -19,7 +19,14 @@ from boqsa.metrics.instances import InstanceScores, InstanceSegmentation, counte
 from boqsa.metrics.label_free import LabelFreeOverlap, LabelFreeScores, label_free_overlap, slot_off_border
 from boqsa.metrics.label_map import label_map
 from boqsa.metrics.matching import HungarianIoU, hungarian_iou
-from boqsa.metrics.overlap import BestSlotOverlap, SlotOverlap, best_slot_overlap
+from boqsa.metrics.overlap import (
+    BestSlotOverlap,
+    IntersectionScores,
+    LargestIntersectionOverlap,
+    SlotOverlap,
+    best_slot_overlap,
+    largest_intersection_overlap,
+)
 from boqsa.metrics.rand_index import AdjustedRandIndex, adjusted_rand_index
 from boqsa.metrics.reconstruction import MeanSquaredError, mse, mse_per_image, mse_published
 
@@ -30,8 +37,10 @@ __all__ = [
     "HungarianIoU",
     "InstanceScores",
     "InstanceSegmentation",
+    "IntersectionScores",
     "LabelFreeOverlap",
     "LabelFreeScores",
+    "LargestIntersectionOverlap",
     "MeanBestOverlap",
     "MeanOverImages",
     "MeanSquaredError",
@@ -49,6 +58,7 @@ __all__ = [
     "hungarian_iou",
     "label_free_overlap",
     "label_map",
+    "largest_intersection_overlap",
     "mean_best_overlap",
     "mse",
     "mse_per_image",

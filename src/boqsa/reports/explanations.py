@@ -54,13 +54,21 @@ SCORES = {
     "iou": Explanation(
         "Oracle slot: IoU",
         "Overlap of the true foreground with the slot that fits it best: intersection over union. The slot is chosen "
-        "by the truth, as in the paper.",
+        "by the truth, as in the published code.",
         "0 to 1, higher is better",
     ),
     "dice": Explanation(
         "Oracle slot: Dice",
         "The same overlap as twice the intersection over the sum of both areas.",
         "0 to 1, higher is better",
+    ),
+    "intersection_iou": Explanation(
+        "Largest intersection: IoU",
+        "Overlap of the slot that has most of the true foreground, chosen by the truth, as the paper words it.",
+        "0 to 1, higher is better",
+    ),
+    "intersection_dice": Explanation(
+        "Largest intersection: Dice", "The same slot, as Dice.", "0 to 1, higher is better"
     ),
     "border_iou": Explanation(
         "Off-border slot: IoU",

@@ -29,6 +29,7 @@ from boqsa.metrics import (
     HungarianIoU,
     InstanceSegmentation,
     LabelFreeOverlap,
+    LargestIntersectionOverlap,
     MeanBestOverlap,
     MeanOverImages,
     MeanSquaredError,
@@ -296,7 +297,11 @@ def headline(scores: dict[str, Any]) -> dict[str, float]:
 def _metrics(protocol: EvaluateRecipe, device: torch.device | str) -> dict[str, ScoredImages]:
     metrics: dict[str, ScoredImages]
     if protocol.task == "foreground":
-        metrics = {"overlap": BestSlotOverlap(), "label_free": LabelFreeOverlap()}
+        metrics = {
+            "overlap": BestSlotOverlap(),
+            "largest_intersection": LargestIntersectionOverlap(),
+            "label_free": LabelFreeOverlap(),
+        }
     elif protocol.task == "instances":
         metrics = {
             "instances": InstanceSegmentation(),
