@@ -97,11 +97,13 @@ def test_numbers_of_parameters_are_the_published_ones(arguments: dict[str, Any],
 
 
 def test_pieces_equal_the_whole_values_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether their graph is kept or they are computed again."""
     model, slots = tiny(), slots_of(tiny()).requires_grad_()
     rays, frame = looking(model)
     made = []
-    for points in (10_000, 100, 7):
+    for points, kept in ((10_000, 10_000), (100, 10_000), (100, 0), (7, 0)):
         monkeypatch.setattr(module, "_POINTS_AT_ONCE", points)
+        monkeypatch.setattr(module, "_POINTS_KEPT", kept)
         colour = model.render(slots, rays, frame, samples=6, local=True)
         made.append((colour, *torch.autograd.grad(colour.square().sum(), [slots, *model.object_field.parameters()])))
     for other in made[1:]:

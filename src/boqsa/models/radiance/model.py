@@ -5,8 +5,9 @@ pixels of any view are rendered from all of them together and compared with its 
 no slot has a position.
 
 Notable choices:
-- Rays are rendered in pieces, and where there is a gradient each piece is computed again in the backward pass: memory
-  does not grow with the number of rays, and pieces that fit a processor's cache are several times faster.
+- Rays are rendered in pieces, and where there is a gradient and there are many, each piece is computed again in the
+  backward pass: memory does not grow with the number of rays, and pieces that fit a processor's cache are several
+  times faster.
 - While locality is on, the objects' field is not evaluated outside the box, where its density counts as zero anyway.
 - A step sees pixels of several views; which ones is the caller's choice.
 
@@ -39,6 +40,8 @@ ObjectFrame = Literal["azimuth", "camera", "camera_published"]
 
 _POINTS_AT_ONCE = 16_384
 """Points of one piece: larger ones fall out of the processor's cache (uorf 15)."""
+_POINTS_KEPT = 32_768
+"""Up to so many points of a step the graph is kept as it is: they take a few hundred MiB, and a third of the time."""
 _GRID = 12
 """Points along each side of the box that `occupancy` looks at."""
 
@@ -279,7 +282,7 @@ class RadianceModel(
         for part in self._pieces(rays, samples):
             chosen = (tensor[:, part] for tensor in rays)
             noise = () if density_noise is None else (density_noise[:, :, part],)
-            if torch.is_grad_enabled():
+            if torch.is_grad_enabled() and rays.length.numel() * samples > _POINTS_KEPT:
                 colours.append(checkpoint(piece, slots, *chosen, *noise, use_reentrant=False, preserve_rng_state=False))
             else:
                 colours.append(piece(slots, *chosen, *noise))
