@@ -13,7 +13,7 @@ from boqsa.data import builtin
 from boqsa.data.packing import write_packed
 from boqsa.data.scenes import SceneSettings, render_scenes
 from boqsa.errors import InputError, RunError
-from boqsa.reproduce import measure
+from boqsa.reproduce import drawings, measure
 from boqsa.reproduce.carry_out import Done, carry_out
 from boqsa.reproduce.experiment import Test
 from boqsa.reproduce.items import ITEMS, build
@@ -224,6 +224,29 @@ def test_other_seeds_stay_and_those_of_another_setting_go(place: Path) -> None:
     done = ask(place, "table17", out="seeds", seeds=(1,), toy={**TOY, "train.learning_rate": "1e-5"})
     assert {row.seed for row in read_rows(place / "seeds" / "table17.csv")} == {1}
     assert "table17: KMeans on scenes" in done.left_out
+
+
+def test_curves_go_over_the_seeds_of_earlier_commands_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[dict[str, dict[int, list[float]]]] = []
+
+    def figure(scores: dict[str, dict[int, list[float]]], **_: object) -> np.ndarray:
+        drawn.append(scores)
+        return np.zeros((4, 4, 3), np.uint8)
+
+    monkeypatch.setattr(drawings, "iterations_figure", figure)
+    ask(place, "figure2", datasets=("scenes",), seeds=(0,))
+    ask(place, "figure2", datasets=("scenes",), seeds=(1,))
+    rows = read_rows(place / "out" / "figure2.csv")
+    assert list(drawn[1]["SA"]) == [1, 2, 3, 5, 7]
+    for count, values in drawn[1]["SA"].items():
+        assert values == [
+            row.value
+            for row in rows
+            if (row.method, row.metric, row.condition, row.selection)
+            == ("SA", "ari_fg", f"test_iterations={count}", "last")
+        ]
+        assert len(values) == 2
+    assert [len(values) for values in drawn[0]["SA"].values()] == [1] * 5
 
 
 def test_what_cannot_be_written_is_said_before_anything_is_trained(place: Path) -> None:

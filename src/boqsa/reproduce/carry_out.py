@@ -153,5 +153,6 @@ def _write(
     table, text = out / f"{experiment.item}.csv", out / f"{experiment.item}.md"
     both = merged(whole, rows, table)
     write_rows(table, both.rows)
-    write_text(text, write_up(whole, read_rows(table)))
-    return [table, text, *draw(experiment, pairs, rows, runs_folder, out)], both.left_out
+    of_table = read_rows(table)
+    write_text(text, write_up(whole, of_table))
+    return [table, text, *draw(experiment, pairs, of_table, runs_folder, out)], both.left_out

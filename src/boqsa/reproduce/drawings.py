@@ -48,7 +48,7 @@ def draw(experiment: Experiment, pairs: Pairs, rows: Sequence[Row], runs_folder:
     Args:
         experiment: The item.
         pairs: Its looks at finished runs.
-        rows: Its rows.
+        rows: Of its table, those of earlier commands too.
         runs_folder: Where the runs are.
         out: Where the pictures go, as ITEM_WHAT.png.
 
@@ -57,7 +57,13 @@ def draw(experiment: Experiment, pairs: Pairs, rows: Sequence[Row], runs_folder:
     """
     written = []
     for kind in experiment.figures:
-        pictures = {"curves": mask_errors_figure(rows)} if kind == "mask_errors" else _KINDS[kind](pairs, runs_folder)
+        match kind:
+            case "mask_errors":
+                pictures = {"curves": mask_errors_figure(rows)}
+            case "iterations":
+                pictures = _iterations(pairs, rows)
+            case _:
+                pictures = _KINDS[kind](pairs, runs_folder)
         for what, picture in pictures.items():
             path = out / f"{experiment.item}_{what}.png"
             save_png(path, picture)
@@ -80,16 +86,22 @@ def _grid(pairs: Pairs, runs_folder: Path) -> dict[str, Picture]:
     return pictures
 
 
-def _iterations(pairs: Pairs, runs_folder: Path) -> dict[str, Picture]:
+def _iterations(pairs: Pairs, rows: Sequence[Row]) -> dict[str, Picture]:
+    """Curves over all seeds of the table, those of earlier commands too."""
     pictures = {}
     for dataset in dict.fromkeys(look.test.data.name for look, _ in pairs):
-        of_set = [(look, found) for look, found in pairs if look.test.data.name == dataset]
-        metric, name = _SCORE[of_set[0][0].test.task]
+        looks = [look for look, _ in pairs if look.test.data.name == dataset]
+        metric, name = _SCORE[looks[0].test.task]
         scores: dict[str, dict[int, list[float]]] = {}
-        for look, found in of_set:
+        for look in looks:
             count = look.test.iterations or look.run.recipe.model.iterations
-            scores.setdefault(look.method, {}).setdefault(count, []).append(found.values["last"][metric])
-        trained = of_set[0][0].run.recipe.model.iterations
+            scores.setdefault(look.method, {})[count] = [
+                row.value
+                for row in rows
+                if (row.method, row.dataset, row.metric, row.selection) == (look.method, dataset, metric, "last")
+                and row.condition == look.test.condition
+            ]
+        trained = looks[0].run.recipe.model.iterations
         pictures[dataset] = iterations_figure(scores, score=f"{name} on {dataset}", trained=trained)
     return pictures
 
@@ -155,7 +167,6 @@ def _plain(method: str) -> str:
 
 _KINDS: Mapping[str, Callable[[Pairs, Path], dict[str, Picture]]] = {
     "grid": _grid,
-    "iterations": _iterations,
     "plane": _plane,
     "attention": _attention,
     "slots": _slots,
