@@ -2,23 +2,25 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from boqsa.data import builtin
 from boqsa.data.packing import write_packed
 from boqsa.data.scenes import SceneSettings, render_scenes
 from boqsa.errors import InputError, RunError
+from boqsa.models.radiance.pretrained import LPIPS
 from boqsa.reproduce import drawings, measure
 from boqsa.reproduce.carry_out import Done, carry_out
 from boqsa.reproduce.experiment import Test
 from boqsa.reproduce.items import ITEMS, build
 from boqsa.reproduce.measure import Found, look_at, take_looks
-from boqsa.reproduce.plan import built, data_needed, looks_of, placed, require_data, runs_of
+from boqsa.reproduce.plan import built, data_needed, looks_of, placed, require_data, runs_of, with_lpips
 from boqsa.reproduce.rows import read_rows
 from boqsa.reproduce.scales import SMALL, task_of
 from boqsa.training.sweep import PlannedRun
@@ -201,8 +203,6 @@ def test_a_transfer_keeps_the_rows_of_its_other_source(place: Path) -> None:
     items = [built("table14", SMALL, TOY)]
     for source in ("scannet", "coco"):
         (whole,) = placed(items, root=place / "data", datasets=everywhere)
-        from dataclasses import replace
-
         part = replace(whole, arms=tuple(arm for arm in whole.arms if arm.recipe.data.name == source))
         carry_out(
             [part],
@@ -249,6 +249,32 @@ def test_curves_go_over_the_seeds_of_earlier_commands_too(place: Path, monkeypat
     assert [len(values) for values in drawn[0]["SA"].values()] == [1] * 5
 
 
+def test_table_19_has_lpips_where_its_weights_are_given(place: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "lpips.pth"
+    torch.save({name: value.abs() for name, value in LPIPS(None).state_dict().items()}, weights)
+    whole = built("table19", SMALL, {**TOY_VIEWS, "evaluate.radiance.size": "32"})
+    experiments = with_lpips(placed([replace(whole, arms=whole.arms[:1])], root=place / "data"), [weights])
+    asked = {"whole": {"table19": whole}, "runs_folder": place / "runs-lpips", "out": tmp_path, "lookers": 0}
+    carry_out(experiments, looks_of(experiments, [0]), engine=InProcess(), **asked)
+    (row,) = [row for row in read_rows(tmp_path / "table19.csv") if (row.metric, row.selection) == ("lpips", "last")]
+    assert row.value > 0
+    before = (tmp_path / "table19.csv").read_bytes()
+    torch.save({name: 2 * value for name, value in LPIPS(None).state_dict().items()}, weights)
+    again = InProcess()
+    carry_out(experiments, looks_of(experiments, [0]), engine=again, **asked)  # other weights: looked at anew
+    assert not again.started
+    assert (tmp_path / "table19.csv").read_bytes() != before
+
+
+def test_lpips_is_refused_before_anything_is_trained(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="figure8 renders none"):
+        with_lpips([built("figure8", SMALL, TOY)], [tmp_path / "lpips.pth"])
+    with pytest.raises(InputError, match="cannot read"):
+        with_lpips([built("table19", SMALL, {})], [tmp_path / "lpips.pth"])
+    with pytest.raises(InputError, match="LPIPS needs views of 32 pixels"):
+        with_lpips([built("table19", SMALL, {"evaluate.radiance.size": "16"})], [tmp_path / "lpips.pth"])
+
+
 def test_what_cannot_be_written_is_said_before_anything_is_trained(place: Path) -> None:
     (place / "a-file").write_text("")
     engine = InProcess()
@@ -285,8 +311,6 @@ def test_a_look_is_taken_again_when_the_data_changes(place: Path, tmp_path: Path
     other = dict.fromkeys(("train", "val", "test"), (scenes.image[:, 0], scenes.mask[:, 0]))
     words = {"name": "objectsroom", "source": "drawn", "licence": "none", "split_rule": "all"}
     write_packed(tmp_path / "objectsroom", other, task="multi-object", **words)
-    from dataclasses import replace
-
     moved = replace(look.test, data=replace(look.test.data, root=str(tmp_path / "objectsroom")))
     after = look_at(folder, moved)
     assert after.variant != before.variant

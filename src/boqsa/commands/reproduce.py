@@ -38,6 +38,8 @@ class Reproduce:
     """Folder that holds a packed folder for each data set, by its name."""
     datasets: tuple[str, ...] = ()
     """Train and score on these data sets alone; by default on all of an item's."""
+    lpips: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
+    """Weights of AlexNet and of the heads of LPIPS; without them Table 19 goes without that column."""
     out: Path = Path("results")
     """Where the tables go, below a folder of the scale."""
     runs: Path = Path("runs-reproduce")
@@ -64,13 +66,15 @@ def main(arguments: list[str]) -> int:
     _check(chosen)
 
     from boqsa.reproduce.items import ITEMS
-    from boqsa.reproduce.plan import built, data_needed, looks_of, missing, placed, require_data, runs_of
+    from boqsa.reproduce.plan import built, data_needed, looks_of, missing, placed, require_data, runs_of, with_lpips
     from boqsa.reproduce.scales import SCALES
 
     scale = SCALES[chosen.scale]
     names = list(ITEMS) if "all" in chosen.items else list(dict.fromkeys(chosen.items))
     items = [built(name, scale, fields) for name in names]
     experiments = placed(items, root=chosen.root, datasets=chosen.datasets)
+    if chosen.lpips:
+        experiments = with_lpips(experiments, chosen.lpips)
     left_out = [name for name in names if name not in {experiment.item for experiment in experiments}]
     if left_out:
         print(f"left out, as they train on other data sets: {', '.join(left_out)}.", file=sys.stderr)

@@ -48,6 +48,8 @@ class Test:
     """Slots; None means the trained number. Only slots of a shared Gaussian can be more."""
     generated: int = 0
     """Of a transformer model: images to decode from their slots alone."""
+    lpips: tuple[str, ...] = ()
+    """Of a radiance model: files of the weights that this metric needs; without them it is left out."""
     probe: Probe = "scores"
     last_alone: bool = False
     """Only the checkpoint `last`, and not those that were chosen."""

@@ -25,6 +25,7 @@ from boqsa.data.scenes import SceneSettings
 from boqsa.errors import BoqsaError
 from boqsa.inference.load import load
 from boqsa.inference.run import CHECKPOINTS, MODEL, read_manifest, read_recipe
+from boqsa.models.radiance.pretrained import digest, lpips_from
 from boqsa.plain import read_json, without_nan
 from boqsa.recipes import EvaluateRecipe
 from boqsa.recipes.recipe import METRIC_OF_TASK
@@ -88,6 +89,7 @@ def look_at(folder: Path, test: Test) -> Found:
         "num_slots": test.num_slots,
         "generated": test.generated,
         "probe": test.probe,
+        **({"lpips": digest(*test.lpips)} if test.lpips else {}),
     }
     path = folder / FOLDER / f"{_file_name(test)}.json"
     before = _read(path)
@@ -152,6 +154,7 @@ def _file_name(test: Test) -> str:
     parts += [] if test.iterations is None else [f"iterations{test.iterations}"]
     parts += [] if test.num_slots is None else [f"slots{test.num_slots}"]
     parts += [f"generated{test.generated}"] if test.generated else []
+    parts += ["lpips"] if test.lpips else []
     parts += ["last"] if test.last_alone else []
     return "_".join(parts)
 
@@ -183,6 +186,7 @@ def _values(
         iterations=test.iterations,
         num_slots=test.num_slots,
         generated=test.generated if checkpoint == "last" else 0,
+        lpips=lpips_from(test.lpips, size=protocol.radiance.size).to(device) if test.lpips else None,
         device=device,
     )
     state, _ = verdict(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from boqsa.data import PackedDataset
 from boqsa.errors import BoqsaError, InputError, RecipeError
+from boqsa.models.radiance.pretrained import lpips_from
 from boqsa.recipes import DataRecipe, Recipe
 from boqsa.recipes.fields import with_fields
 from boqsa.recipes.recipe import flat
@@ -52,6 +53,26 @@ def placed(
         items = ", ".join(experiment.item for experiment in experiments)
         raise InputError(f"{items} trains on {', '.join(names)}, not on {', '.join(datasets)}; choose among those.")
     return found
+
+
+def with_lpips(experiments: Sequence[Experiment], files: Sequence[Path]) -> list[Experiment]:
+    """Experiments whose radiance models are scored by LPIPS, too.
+
+    Raises:
+        InputError: if there are none, if the files do not hold its weights, or if views are too small for it.
+    """
+    arms = [arm for experiment in experiments for arm in experiment.arms if arm.recipe.model.kind == "radiance"]
+    if not arms:
+        items = ", ".join(experiment.item for experiment in experiments)
+        raise InputError(f"--lpips scores novel views, and {items} renders none; leave it out.")
+    lpips_from(files, size=min(arm.recipe.evaluate.radiance.size for arm in arms))  # now, not after days of training
+    return [replace(one, arms=tuple(_with_lpips(arm, files) for arm in one.arms)) for one in experiments]
+
+
+def _with_lpips(arm: Arm, files: Sequence[Path]) -> Arm:
+    if arm.recipe.model.kind != "radiance":
+        return arm
+    return replace(arm, tests=tuple(replace(test, lpips=tuple(map(str, files))) for test in arm.tests))
 
 
 def _placed(arm: Arm, root: str | Path | None, datasets: Sequence[str]) -> Arm:

@@ -26,7 +26,7 @@ from boqsa.inference.run import (
     refuse_links,
     resumable_folders,
 )
-from boqsa.models.radiance.pretrained import LPIPS, digest, read_weights
+from boqsa.models.radiance.pretrained import digest, lpips_from
 from boqsa.plain import without_nan
 from boqsa.recipes import DataRecipe, EvaluateRecipe, Recipe
 from boqsa.reports import save_png, write_report
@@ -44,8 +44,6 @@ HEADLINE = (
     *("ap", "pq", "f1", "precision", "recall"),
 )
 PICTURES = 12
-_LEAST_OF_LPIPS = 32
-"""AlexNet's poolings need so many pixels."""
 GENERATED = 32
 """Images that a transformer model decodes from slots alone, unless another number is asked."""
 
@@ -98,11 +96,7 @@ def evaluate_run(
     split = split or data.test_split
     protocol = protocol or recipe.evaluate
     dataset = open_for(recipe, data, split)
-    if lpips and protocol.radiance.size < _LEAST_OF_LPIPS:
-        raise InputError(
-            f"--lpips needs views of {_LEAST_OF_LPIPS} pixels, but evaluate.radiance.size is {protocol.radiance.size}."
-        )
-    distance = LPIPS(read_weights(*lpips)).to(device) if lpips else None
+    distance = lpips_from(lpips, size=protocol.radiance.size).to(device) if lpips else None
     began = time.monotonic()
     scores = {}
     for name, checkpoint in names.items():

@@ -6,7 +6,7 @@ metric is not computed. Files are state dictionaries with torchvision's names, o
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -23,6 +23,10 @@ _STD = (0.229, 0.224, 0.225)
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 """Of LPIPS, for images in [-1, 1]."""
+
+
+_LEAST_OF_LPIPS = 32
+"""AlexNet's poolings need so many pixels."""
 
 
 class PerceptualLoss(nn.Module):
@@ -85,6 +89,19 @@ class LPIPS(nn.Module):
             if isinstance(layer, nn.ReLU):
                 found.append(features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
         return found
+
+
+def lpips_from(files: Sequence[str | Path], *, size: int) -> LPIPS:
+    """The metric with the weights of some files, for views of `size` pixels.
+
+    Raises:
+        InputError: if the views are too small for it, or the files do not hold its weights.
+    """
+    if size < _LEAST_OF_LPIPS:
+        raise InputError(
+            f"LPIPS needs views of {_LEAST_OF_LPIPS} pixels, but evaluate.radiance.size is {size}; leave --lpips out."
+        )
+    return LPIPS(read_weights(*files))
 
 
 class _Head(nn.Module):

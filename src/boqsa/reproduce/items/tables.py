@@ -253,7 +253,7 @@ def table19(scale: Scale) -> Experiment:
         paper_tables=(19,),
         notes=(
             "nv_ari is the mean over novel views, nv_ari_last what the published code kept of it.",
-            "lpips needs weights that `boqsa evaluate RUN --lpips FILE...` takes; here it is left out.",
+            "lpips needs weights that are not downloaded: `--lpips FILE...`; without them it is left out.",
         ),
     )
 
