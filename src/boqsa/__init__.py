@@ -1,17 +1,18 @@
 """Unsupervised object discovery with slots: "Improving Object-Centric Learning with Query Optimization" (ICLR 2023).
 
 An image goes in, slots compete for it, and every pixel comes out owned by a slot. Start with
-`boqsa.load("RUN or hub id")`, `boqsa.models.MixtureModel`, or `boqsa.slots.refine`. Importing `boqsa` is
-cheap: torch is imported only when a name that needs it is used.
+`boqsa.Segmenter.from_pretrained("RUN or hub id")`, `boqsa.models.MixtureModel`, or `boqsa.slots.refine`.
+Importing `boqsa` is cheap: torch is imported only when a name that needs it is used.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from boqsa.inference.load import load as load
+    from boqsa.inference.segment import Segmenter as Segmenter
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "load"]
+__all__ = ["Segmenter", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from boqsa.inference.load import load
 
         return load
+    if name == "Segmenter":
+        from boqsa.inference.segment import Segmenter
+
+        return Segmenter
     raise AttributeError(f"module 'boqsa' has no attribute {name!r}")

@@ -1,11 +1,15 @@
 """`boqsa segment`: exit codes, one JSON document, and no traceback."""
 
+import contextlib
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
 
 from boqsa.atomic import write_text
 from boqsa.commands import main
@@ -157,6 +161,40 @@ def test_what_is_no_run_exits_with_2(pictures, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_other_tools_open_the_results(run, pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["segment", run, str(pictures), "--out", str(out), "--also", "coco", "cvat", "grey"]
+    assert main(arguments) == 0
+    labels = {name: np.asarray(Image.open(out / f"{name}_labels.png")) for name in ("a", "sub/b")}
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(out / "instances.json"))
+    assert [image["file_name"] for image in coco.loadImgs(coco.getImgIds())] == ["a.png", "sub/b.jpg"]
+    for image, found in zip(coco.loadImgs(coco.getImgIds()), labels.values(), strict=True):
+        assert (image["height"], image["width"]) == found.shape
+        annotations = coco.loadAnns(coco.getAnnIds(image["id"]))
+        assert [one["category_id"] - 1 for one in annotations] == np.unique(found).tolist()
+        for one in annotations:
+            np.testing.assert_array_equal(coco.annToMask(one), found == one["category_id"] - 1)
+    with zipfile.ZipFile(out / "cvat.zip") as archive:
+        colours = {}
+        for line in archive.read("labelmap.txt").decode().splitlines()[1:]:
+            name, colour = line.split(":")[:2]
+            colours[name] = [int(part) for part in colour.split(",")]
+        assert archive.read("ImageSets/Segmentation/default.txt").decode().split() == ["a", "sub/b"]
+        for name, found in labels.items():
+            with archive.open(f"SegmentationClass/{name}.png") as file:
+                shown = np.asarray(Image.open(file).convert("RGB"))
+            for slot in np.unique(found):
+                assert (shown[found == slot] == colours[f"slot {slot}"]).all()
+    for name, found in labels.items():
+        with Image.open(out / f"{name}_grey.png") as grey:
+            assert grey.mode == "L"
+            np.testing.assert_array_equal(np.asarray(grey), found)
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "2 segmented, 2 of them by an earlier call" in capsys.readouterr().out
+
+
 def test_help_explains_every_option(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["segment", "--help"])
@@ -169,6 +207,8 @@ def test_help_explains_every_option(capsys):
         "--checkpoint",
         "--crop",
         "--iterations",
+        "--also",
+        "--again",
         "--batch-size",
         "--json",
     ):

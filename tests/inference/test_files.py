@@ -1,9 +1,11 @@
 """Files and folders: which are found, what the outputs are called and hold, and what is left untouched."""
 
 import shutil
+import threading
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from boqsa.errors import InputError
@@ -27,13 +29,13 @@ def test_the_three_files_hold_what_was_found(model, tmp_path, zoo):
     assert not skipped
     assert sorted(entry.image for entry in done) == sorted(zoo.values())
     for entry in done:
-        alone = Segmenter(model).segment(entry.image)
+        alone = Segmenter(model).predict(entry.image)
         with Image.open(entry.labels) as picture:
             assert picture.mode == "P"
             labels = np.asarray(picture)
         assert (labels == alone.labels).mean() > 0.99  # another batch size may round a tie otherwise
         with np.load(entry.arrays, allow_pickle=False) as arrays:
-            assert sorted(arrays) == ["labels", "masks", "slots"]
+            assert sorted(arrays) == ["labels", "made_from", "masks", "slots"]
             np.testing.assert_array_equal(arrays["labels"], labels)
             np.testing.assert_allclose(arrays["masks"], alone.masks, atol=1e-5)
             np.testing.assert_allclose(arrays["slots"], alone.slots, atol=1e-4)
@@ -132,9 +134,9 @@ def test_large_pictures_make_smaller_batches(model, tmp_path, monkeypatch):
     sizes = []
 
     class Counting(Segmenter):
-        def segment_batch(self, pictures):
+        def predict_batch(self, pictures):
             sizes.append(len(pictures))
-            return super().segment_batch(pictures)
+            return super().predict_batch(pictures)
 
     for index in range(5):
         paint(tmp_path / "in" / f"{index}.png", size=(10, 10))
@@ -143,3 +145,97 @@ def test_large_pictures_make_smaller_batches(model, tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "out")
     segment_files(Counting(model), [tmp_path / "in"], tmp_path / "out", batch_size=4)
     assert sizes == [4, 1, 2, 2, 1]
+
+
+def made(out):
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.rglob("*") if path.is_file()}
+
+
+def test_a_call_that_was_cut_off_goes_on(model, tmp_path, monkeypatch):
+    for index in range(6):
+        paint(tmp_path / "in" / f"{index}.png", seed=index)
+    whole = segment_files(Segmenter(model), [tmp_path / "in"], tmp_path / "whole", batch_size=2)[0]
+    real = files.save_png
+
+    def dying(path, *rest, **options):
+        if path.name == "3_overlay.png":
+            raise KeyboardInterrupt
+        real(path, *rest, **options)
+
+    monkeypatch.setattr(files, "save_png", dying)
+    with pytest.raises(KeyboardInterrupt):
+        segment_files(Segmenter(model), [tmp_path / "in"], tmp_path / "out", batch_size=2)
+    monkeypatch.setattr(files, "save_png", real)
+    before = made(tmp_path / "out")
+    assert "0.npz" in before
+    assert "3.npz" not in before
+    done, _ = segment_files(Segmenter(model), [tmp_path / "in"], tmp_path / "out", batch_size=2)
+    assert [entry.areas for entry in done] == [entry.areas for entry in whole]
+    assert not done[0].is_new
+    assert done[3].is_new
+    after = made(tmp_path / "out")
+    assert all(after[name] == content for name, content in before.items() if name.startswith(("0", "1")))
+    assert {name: content for name, (content, _) in after.items() if name.endswith(".png")} == {
+        name: content for name, (content, _) in made(tmp_path / "whole").items() if name.endswith(".png")
+    }
+
+
+def test_what_is_done_is_done_again_only_if_something_changed(model, tmp_path):
+    paint(tmp_path / "in" / "a.png")
+    paint(tmp_path / "in" / "b.png", seed=1)
+    out = tmp_path / "out"
+
+    def new(segmenter, **options):
+        done, _ = segment_files(segmenter, [tmp_path / "in"], out, **options)
+        return [entry.is_new for entry in done]
+
+    assert new(Segmenter(model)) == [True, True]
+    assert new(Segmenter(model)) == [False, False]
+    assert new(Segmenter(model), again=True) == [True, True]
+    assert new(Segmenter(model, iterations=1)) == [True, True]
+    assert new(Segmenter(model, iterations=1, crop=True)) == [True, True]
+    paint(tmp_path / "in" / "b.png", seed=2)
+    assert new(Segmenter(model, iterations=1, crop=True)) == [False, True]
+    (out / "a_overlay.png").unlink()
+    (out / "b.npz").write_bytes(b"cut off")
+    assert new(Segmenter(model, iterations=1, crop=True)) == [True, True]
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-3)
+    assert new(Segmenter(model, iterations=1, crop=True)) == [True, True]
+
+
+def test_few_pictures_are_in_memory(model, tmp_path, monkeypatch):
+    """Decoded and not yet written: two batches, and those that are read ahead."""
+    for index in range(40):
+        paint(tmp_path / "in" / f"{index:02}.png", seed=index)
+    lock, alive, most = threading.Lock(), 0, 0
+    read, write = files._read, files._write
+
+    def reading(*arguments):
+        nonlocal alive, most
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        return read(*arguments)
+
+    def writing(*arguments):
+        nonlocal alive
+        found = write(*arguments)
+        with lock:
+            alive -= 1
+        return found
+
+    monkeypatch.setattr(files, "_read", reading)
+    monkeypatch.setattr(files, "_write", writing)
+    told = []
+    segment_files(
+        Segmenter(model),
+        [tmp_path / "in"],
+        tmp_path / "out",
+        batch_size=4,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert 4 <= most <= 2 * 4 + files._AHEAD + 1
+    assert alive == 0
+    assert told[-1] == (40, 40)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)

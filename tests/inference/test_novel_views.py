@@ -99,7 +99,7 @@ def test_a_pose_beside_the_picture_is_used(viewer: SceneViewer, picture: Path) -
 
 
 def test_segmenting_works_as_with_any_model(radiance: RadianceModel, picture: Path) -> None:
-    found = Segmenter(radiance).segment(picture)
+    found = Segmenter(radiance).predict(picture)
     assert found.labels.shape == (20, 30)
     assert found.labels.max() < 3
     np.testing.assert_allclose(found.masks.sum(axis=0), 1, atol=1e-5)

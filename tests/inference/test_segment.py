@@ -22,7 +22,7 @@ def random_picture(height, width, seed=0):
 def test_every_pixel_of_every_picture_gets_a_slot(model, zoo):
     segmenter = Segmenter(model)
     for path in zoo.values():
-        found = segmenter.segment(path)
+        found = segmenter.predict(path)
         assert found.labels.shape == found.picture.shape[:2]
         assert found.labels.dtype == np.uint8
         assert found.labels.max() < 4, path.name
@@ -31,12 +31,12 @@ def test_every_pixel_of_every_picture_gets_a_slot(model, zoo):
         assert found.slots.shape == (4, 8)
         assert found.reconstruction.shape == (3, 16, 16)
         assert found.overlay().shape == found.picture.shape
-        assert sum(found.areas()) == pytest.approx(1)
+        assert found.share.sum() == pytest.approx(1)
 
 
 def test_a_picture_of_the_model_s_size_is_what_the_model_says(model):
     picture = random_picture(16, 16)
-    found = Segmenter(model).segment(picture)
+    found = Segmenter(model).predict(picture)
     with torch.no_grad():
         output = model(torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None])
     np.testing.assert_array_equal(found.labels, output.segmentation()[0].numpy())
@@ -50,7 +50,7 @@ def test_a_picture_is_squeezed_as_a_whole(model):
     """The model sees the picture resized by Pillow, and its masks are stretched back."""
     picture = random_picture(40, 90)
     squeezed = picture.resize((16, 16), Image.Resampling.BILINEAR)
-    found, small = Segmenter(model).segment(picture), Segmenter(model).segment(squeezed)
+    found, small = Segmenter(model).predict(picture), Segmenter(model).predict(squeezed)
     np.testing.assert_array_equal(found.masks, small.masks)
     stretched = interpolate(torch.from_numpy(found.masks)[None], (40, 90), mode="bilinear")[0]
     assert (stretched.argmax(dim=0).numpy() == found.labels).mean() > 0.999  # ties may round otherwise
@@ -58,13 +58,13 @@ def test_a_picture_is_squeezed_as_a_whole(model):
 
 def test_crop_sees_the_centre_and_ignores_the_rest(model):
     picture = random_picture(21, 50)
-    found = Segmenter(model, crop=True).segment(picture)
-    centre = Segmenter(model).segment(picture.crop((14, 0, 35, 21)))
+    found = Segmenter(model, crop=True).predict(picture)
+    centre = Segmenter(model).predict(picture.crop((14, 0, 35, 21)))
     np.testing.assert_array_equal(found.labels[:, 14:35], centre.labels)
     assert (found.labels[:, :14] == IGNORE).all()
     assert (found.labels[:, 35:] == IGNORE).all()
     np.testing.assert_array_equal(found.slots, centre.slots)
-    assert found.areas() == centre.areas()
+    np.testing.assert_array_equal(found.area, centre.area)
     np.testing.assert_array_equal(found.overlay()[:, :13], np.asarray(picture)[:, :13])
 
 
@@ -99,31 +99,31 @@ def test_strips_change_nothing(slots, height, width, seed):
 
 def test_a_batch_gives_each_picture_its_own_result(model):
     pictures = [np.asarray(random_picture(9 + 7 * seed, 30, seed)) for seed in range(3)]
-    together = list(Segmenter(model).segment_batch(pictures))
+    together = list(Segmenter(model).predict_batch(pictures))
     for picture, found in zip(pictures, together, strict=True):
-        alone = Segmenter(model).segment(Image.fromarray(picture))
+        alone = Segmenter(model).predict(Image.fromarray(picture))
         np.testing.assert_allclose(found.masks, alone.masks, atol=1e-5)
         assert (found.labels == alone.labels).mean() > 0.99
 
 
 def test_iterations_reach_the_model(model):
     picture = random_picture(16, 16)
-    by_default = Segmenter(model).segment(picture).slots
-    np.testing.assert_array_equal(Segmenter(model, iterations=3).segment(picture).slots, by_default)
-    assert np.abs(Segmenter(model, iterations=1).segment(picture).slots - by_default).max() > 1e-3
+    by_default = Segmenter(model).predict(picture).slots
+    np.testing.assert_array_equal(Segmenter(model, iterations=3).predict(picture).slots, by_default)
+    assert np.abs(Segmenter(model, iterations=1).predict(picture).slots - by_default).max() > 1e-3
 
 
 @pytest.mark.parametrize("queries", ["shared_gaussian", "independent_gaussians"])
 def test_sampled_queries_give_the_same_result_again(recipe, queries):
     sampled = MixtureModel(**{**build_model(recipe)._hub_mixin_config, "queries": queries})
     pictures = [np.asarray(random_picture(16, 16, seed)) for seed in range(2)]
-    first = list(Segmenter(sampled).segment_batch(pictures))
-    again = Segmenter(sampled).segment(Image.fromarray(pictures[1]))
+    first = list(Segmenter(sampled).predict_batch(pictures))
+    again = Segmenter(sampled).predict(Image.fromarray(pictures[1]))
     np.testing.assert_allclose(first[1].slots, again.slots, atol=1e-5)
 
 
 def test_other_dtypes_come_out_as_float32(recipe):
-    found = Segmenter(build_model(recipe).double()).segment(random_picture(5, 5))
+    found = Segmenter(build_model(recipe).double()).predict(random_picture(5, 5))
     assert {found.masks.dtype, found.slots.dtype, found.reconstruction.dtype} == {np.dtype(np.float32)}
 
 

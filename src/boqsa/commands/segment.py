@@ -2,16 +2,21 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from boqsa.commands.arguments import parse, print_json
 
+_SHOWN = 20
+"""Pictures that are named one by one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
     """Split pictures into objects: for each a label map, an overlay, and slots and masks as .npz.
+
+    A folder of any size may be given: a call that was cut off goes on where it stopped, and broken pictures are listed.
 
     Picture a.jpg gives a_labels.png (indexed; pixel values are slots), a_overlay.png and a.npz. Folders are
     searched with their sub-folders, which are mirrored in DIR; pictures of the same name keep their suffix,
@@ -31,6 +36,11 @@ class Segment:
     is squeezed, and every pixel gets a slot."""
     iterations: int | None = None
     """Slot-attention steps; by default the trained number."""
+    also: tuple[Literal["coco", "cvat", "grey"], ...] = ()
+    """More outputs. coco: instances.json, COCO instances with run lengths; cvat: cvat.zip, for its import of
+    "Segmentation mask 1.1"; grey: a_grey.png, label maps without colours, as FiftyOne and OpenCV want them."""
+    again: bool = False
+    """Make anew what an earlier call of the same settings made."""
     batch_size: int = 16
     """Pictures in one pass of the model."""
     json: bool = False
@@ -43,12 +53,29 @@ def main(arguments: list[str]) -> int:
 
     import sys
 
-    from boqsa.inference import Segmenter, load, segment_files
+    from boqsa.commands.console import progress_bar
+    from boqsa.inference import Segmenter, segment_files
+    from boqsa.inference.exchange import write_coco, write_cvat, write_grey
 
-    segmenter = Segmenter(
-        load(chosen.run, checkpoint=chosen.checkpoint), crop=chosen.crop, iterations=chosen.iterations
+    segmenter = Segmenter.from_pretrained(
+        chosen.run, checkpoint=chosen.checkpoint, crop=chosen.crop, iterations=chosen.iterations
     )
-    done, skipped = segment_files(segmenter, chosen.images, chosen.out, batch_size=chosen.batch_size)
+    with progress_bar("segmenting") as progress:
+        done, skipped = segment_files(
+            segmenter,
+            chosen.images,
+            chosen.out,
+            batch_size=chosen.batch_size,
+            again=chosen.again,
+            progress=progress,
+        )
+    slots = segmenter.model.num_slots
+    if "coco" in chosen.also:
+        write_coco(chosen.out / "instances.json", done, slots)
+    if "cvat" in chosen.also:
+        write_cvat(chosen.out / "cvat.zip", done, slots)
+    if "grey" in chosen.also:
+        write_grey(done)
     if chosen.json:
         images = [
             {
@@ -62,9 +89,13 @@ def main(arguments: list[str]) -> int:
         ]
         print_json({"images": images, "skipped": [{"image": str(path), "reason": why} for path, why in skipped]})
     else:
-        for entry in done:
+        for entry in done[:_SHOWN]:
             print(f"{entry.image}: {entry.overlay}")
-        print(f"{len(done)} segmented; each has an overlay, a label map and arrays in {chosen.out}.")
+        if len(done) > _SHOWN:
+            print(f"... and {len(done) - _SHOWN} more")
+        before = sum(not entry.is_new for entry in done)
+        earlier = f", {before} of them by an earlier call (--again makes them anew)" if before else ""
+        print(f"{len(done)} segmented{earlier}; each has an overlay, a label map and arrays in {chosen.out}.")
         for _, why in skipped:
             print(f"skipped: {why}", file=sys.stderr)
     return 1 if skipped else 0

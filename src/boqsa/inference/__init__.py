@@ -4,6 +4,7 @@ Nothing here trains. A run folder alone is enough for everything in this package
 
     load       run folder, saved model or hub name -> model
     segment    model + picture -> labels, masks, slots
+    exchange   the same for other tools: supervision, COCO
     files      the same for files and folders, with results on disk
     picture    any picture file -> 8-bit RGB
     convert    a released checkpoint -> run folder

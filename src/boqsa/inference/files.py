@@ -1,27 +1,41 @@
 """Segment picture files and folders: which files, what the outputs are called, and writing them.
 
 For a picture `a.jpg` the folder gets `a_labels.png` (indexed PNG, pixel values are labels), `a_overlay.png`
-and `a.npz` (`slots`, `masks`, `labels`). Sub-folders of an input folder are mirrored. Pictures that would
+and `a.npz` (`slots`, `masks`, `labels`, `made_from`). Sub-folders of an input folder are mirrored. Pictures that would
 share a name keep their suffix in it, `a_jpg_labels.png` beside `a_png_labels.png`, and a number if that is
 not enough.
+
+Notable choices:
+- Threads read pictures ahead and write results behind, while the model works: of a folder of any size no more than two
+  batches are in memory.
+- `a.npz` is written last and says what it was made from. A call that was cut off goes on where it stopped, and one with
+  another model, other settings or a changed picture makes those results anew.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import chain, count
+import hashlib
+import json
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
 from boqsa.atomic import atomic_file
 from boqsa.errors import InputError
 from boqsa.inference.picture import SUFFIXES, read_picture
-from boqsa.inference.segment import Segmentation, Segmenter
+from boqsa.inference.segment import Segmentation, Segmenter, shares_of
 from boqsa.reports import save_label_png, save_png
 
 _BATCH_PIXELS = 2**25  # a batch ends here, however few its pictures are, so that a folder of panoramas fits memory
+_READERS, _WRITERS = 2, 2
+_AHEAD = 4
+"""Pictures that are read before the model asks for them."""
 
 
 class Segmented(NamedTuple):
@@ -33,6 +47,8 @@ class Segmented(NamedTuple):
     arrays: Path
     areas: list[float]
     """Share of the labelled pixels that each slot owns."""
+    is_new: bool
+    """Whether this call made it, and not an earlier one."""
 
 
 class Skipped(NamedTuple):
@@ -49,18 +65,26 @@ class _Decoded(NamedTuple):
 
 
 def segment_files(
-    segmenter: Segmenter, inputs: Sequence[str | Path], out: str | Path, *, batch_size: int = 16
+    segmenter: Segmenter,
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    batch_size: int = 16,
+    again: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Segmented], list[Skipped]]:
-    """Segment pictures and write the results; files of an earlier call with the same names are replaced.
+    """Segment pictures and write the results; what an earlier call of the same settings finished is left as it is.
 
     Args:
         segmenter: The model.
         inputs: Picture files, and folders that are searched with their sub-folders.
         out: Folder for the results; made when the first one is written.
         batch_size: At most so many pictures in one pass of the model; large pictures make smaller batches.
+        again: Make all results anew.
+        progress: Called with (pictures done, pictures in all).
 
     Returns:
-        What was written, and what was skipped because it is not a whole picture, both in the order of the
+        What there is now, and what was skipped because it is not a whole picture, both in the order of the
         input.
 
     Raises:
@@ -72,15 +96,21 @@ def segment_files(
         raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; choose a folder for the results.")
-    done: list[Segmented] = []
+    pictures = find_pictures(inputs, out)
+    settings = _settings(segmenter)
+    done: dict[Path, Segmented] = {}
+    if not again:
+        done = {path: before for path, name in pictures.items() if (before := _earlier(path, name, settings))}
     skipped: list[Skipped] = []
-    for batch in _batches(find_pictures(inputs, out), batch_size, skipped):
-        found = segmenter.segment_batch([picture.pixels for picture in batch])
-        done += [_write(picture, segmentation) for picture, segmentation in zip(batch, found, strict=True)]
+    left = {path: output for path, output in pictures.items() if path not in done}
+    for batch in _results(segmenter, left, settings, batch_size, skipped):
+        done |= {entry.image: entry for entry in batch}
+        if progress is not None:
+            progress(len(done) + len(skipped), len(pictures))
     if not done:
         more = f" ({len(skipped) - 1} more were skipped)" if len(skipped) > 1 else ""
         raise InputError(f"nothing could be segmented: {skipped[0].reason}{more}")
-    return done, skipped
+    return [done[path] for path in pictures if path in done], skipped
 
 
 def find_pictures(inputs: Sequence[str | Path], out: Path) -> dict[Path, Path]:
@@ -163,18 +193,59 @@ def _same_on_disk(path: Path) -> str:
     return str(path).casefold()
 
 
-def _batches(pictures: dict[Path, Path], batch_size: int, skipped: list[Skipped]) -> Iterator[list[_Decoded]]:
-    """Decoded pictures in groups; those that cannot be read go to `skipped`."""
+def _results(
+    segmenter: Segmenter,
+    pictures: Mapping[Path, Path],
+    settings: Mapping[str, str],
+    batch_size: int,
+    skipped: list[Skipped],
+) -> Iterator[list[Segmented]]:
+    """Written results, batch by batch: one is written while the model looks at the next."""
+    with ThreadPoolExecutor(_READERS) as readers, ThreadPoolExecutor(_WRITERS) as writers:
+        in_work: list[Future[Segmented]] = []
+        try:
+            for batch in _batches(_read_ahead(readers, pictures), batch_size, skipped):
+                found = segmenter.predict_batch([picture.pixels for picture in batch])
+                begun = [
+                    writers.submit(_write, picture, segmentation, settings)
+                    for picture, segmentation in zip(batch, found, strict=True)
+                ]
+                yield [future.result() for future in in_work]
+                in_work = begun
+            yield [future.result() for future in in_work]
+        finally:
+            for pool in (readers, writers):
+                pool.shutdown(cancel_futures=True)
+
+
+def _read_ahead(readers: ThreadPoolExecutor, pictures: Mapping[Path, Path]) -> Iterator[_Decoded | Skipped]:
+    """The pictures in their order, some of them read before they are asked for."""
+    to_come = iter(pictures.items())
+    ahead = deque(readers.submit(_read, *item) for item in islice(to_come, _AHEAD))
+    while ahead:
+        yield ahead.popleft().result()
+        ahead += [readers.submit(_read, *item) for item in islice(to_come, 1)]
+
+
+def _read(path: Path, output: Path) -> _Decoded | Skipped:
+    try:
+        return _Decoded(path, output, read_picture(path))
+    except InputError as error:
+        return Skipped(path, str(error))
+
+
+def _batches(
+    pictures: Iterable[_Decoded | Skipped], batch_size: int, skipped: list[Skipped]
+) -> Iterator[list[_Decoded]]:
+    """Decoded pictures in groups; those that could not be read go to `skipped`."""
     batch: list[_Decoded] = []
     pixels = 0
-    for path, output in pictures.items():
-        try:
-            decoded = _Decoded(path, output, read_picture(path))
-        except InputError as error:
-            skipped.append(Skipped(path, str(error)))
+    for picture in pictures:
+        if isinstance(picture, Skipped):
+            skipped.append(picture)
             continue
-        batch.append(decoded)
-        pixels += decoded.pixels.shape[0] * decoded.pixels.shape[1]
+        batch.append(picture)
+        pixels += picture.pixels.shape[0] * picture.pixels.shape[1]
         if len(batch) == batch_size or pixels >= _BATCH_PIXELS:
             yield batch
             batch, pixels = [], 0
@@ -182,14 +253,49 @@ def _batches(pictures: dict[Path, Path], batch_size: int, skipped: list[Skipped]
         yield batch
 
 
-def _write(picture: _Decoded, found: Segmentation) -> Segmented:
+def _write(picture: _Decoded, found: Segmentation, settings: Mapping[str, str]) -> Segmented:
     labels, overlay, arrays = output_paths(picture.output)
     try:
         labels.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make {labels.parent}: {error.strerror}; choose another folder.") from None
     save_label_png(labels, found.labels)
-    save_png(overlay, found.overlay())
+    save_png(overlay, found.overlay(), quickly=True)
+    made_from = json.dumps({**settings, **_identity(picture.path)})
     with atomic_file(arrays) as partial, open(partial, "wb") as file:
-        np.savez_compressed(file, slots=found.slots, masks=found.masks, labels=found.labels)
-    return Segmented(picture.path, labels, overlay, arrays, found.areas())
+        np.savez_compressed(file, slots=found.slots, masks=found.masks, labels=found.labels, made_from=made_from)
+    return Segmented(picture.path, labels, overlay, arrays, found.share.tolist(), is_new=True)
+
+
+def _settings(segmenter: Segmenter) -> dict[str, str]:
+    """What a result depends on beside the picture."""
+    weights = hashlib.sha256()
+    for name, value in segmenter.model.state_dict().items():
+        weights.update(name.encode())
+        weights.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return {
+        "model": weights.hexdigest(),
+        "crop": str(segmenter.crop),
+        "iterations": str(segmenter.iterations),
+    }
+
+
+def _identity(path: Path) -> dict[str, int]:
+    """Size and time of change of a picture's file."""
+    facts = path.stat()
+    return {"bytes": facts.st_size, "changed": facts.st_mtime_ns}
+
+
+def _earlier(path: Path, output: Path, settings: Mapping[str, str]) -> Segmented | None:
+    """What an earlier call made of the same picture with the same settings; None if that is not whole."""
+    labels, overlay, arrays = output_paths(output)
+    if not (labels.is_file() and overlay.is_file() and arrays.is_file()):
+        return None
+    try:
+        with np.load(arrays, allow_pickle=False) as made:
+            if json.loads(str(made["made_from"])) != {**settings, **_identity(path)}:
+                return None
+            share = shares_of(made["labels"], len(made["slots"]))
+    except (OSError, ValueError, KeyError, BadZipFile, EOFError):
+        return None
+    return Segmented(path, labels, overlay, arrays, share.tolist(), is_new=False)

@@ -4,10 +4,12 @@ import struct
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from boqsa.errors import InputError
 
@@ -17,7 +19,43 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 89_478_485
 """Larger pictures are refused: Pillow calls them possible decompression bombs from here on."""
 
+_SMALLER = f"make it smaller than {MAX_PIXELS // 10**6} million"
+
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS, which starts a program
+
+
+def to_picture(picture: Any) -> UInt8[np.ndarray, "H W 3"]:
+    """What people hold a picture in, as 8-bit RGB.
+
+    Args:
+        picture: A path, a PIL image, an array (H, W, 3) or (H, W), or a tensor (3, H, W); numbers are uint8, or
+            floating point from 0 to 1.
+
+    Raises:
+        InputError: if it is none of these, or a file cannot be read.
+    """
+    if isinstance(picture, str | Path | Image.Image):
+        return read_picture(picture)
+    if isinstance(picture, Tensor):
+        if picture.ndim != 3 or len(picture) != 3:
+            raise InputError(f"a tensor (3, height, width) expected, {tuple(picture.shape)} found.")
+        last = picture.detach().movedim(0, -1).cpu()
+        pixels = (last.float() if last.is_floating_point() else last).numpy()
+    elif isinstance(picture, np.ndarray):
+        pixels = np.repeat(picture[..., None], 3, axis=2) if picture.ndim == 2 else picture
+    else:
+        raise InputError(f"a path, a PIL image, an array or a tensor expected, {type(picture).__name__} found.")
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise InputError(f"an array (height, width, 3) or (height, width) expected, {pixels.shape} found.")
+    if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
+        raise InputError(f"the picture has {pixels.shape[1]} x {pixels.shape[0]} pixels; {_SMALLER}.")
+    if np.issubdtype(pixels.dtype, np.floating):
+        if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+            raise InputError("floating-point pixels must lie in 0 to 1; divide by 255, or give uint8.")
+        pixels = np.rint(pixels * 255).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise InputError(f"pixels are {pixels.dtype}; uint8, or floating point from 0 to 1, expected.")
+    return pixels
 
 
 def read_picture(picture: str | Path | Image.Image) -> UInt8[np.ndarray, "H W 3"]:
@@ -52,7 +90,7 @@ def read_picture(picture: str | Path | Image.Image) -> UInt8[np.ndarray, "H W 3"
 def _check_size(picture: Image.Image, name: str) -> None:
     width, height = picture.size
     if width * height > MAX_PIXELS:
-        raise InputError(f"{name} has {width} x {height} pixels; make it smaller than {MAX_PIXELS // 10**6} million.")
+        raise InputError(f"{name} has {width} x {height} pixels; {_SMALLER}.")
     if not width * height:
         raise InputError(f"{name} has no pixels.")
 

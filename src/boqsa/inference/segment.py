@@ -8,21 +8,25 @@ Shapes: H W picture, h w model, K slots, D slot size.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from boqsa.errors import InputError
-from boqsa.inference.picture import read_picture
+from boqsa.inference.load import load
+from boqsa.inference.picture import to_picture
 from boqsa.models import Noise
 from boqsa.models.published import Model
 from boqsa.models.radiance import RadianceModel
 from boqsa.reports import overlay
+
+if TYPE_CHECKING:
+    from supervision import Detections
 
 IGNORE = 255
 """Label of pixels outside the crop."""
@@ -31,7 +35,7 @@ _STRIP = 2**23  # values of the enlarged masks that are held at a time (32 MiB)
 
 
 class Segmentation(NamedTuple):
-    """What a model found in one picture, on the CPU."""
+    """What a model found in one picture, on the CPU. Slots that own no pixel are part of it: they have no area."""
 
     picture: UInt8[np.ndarray, "H W 3"]
     """The picture as it was seen: RGB, upright."""
@@ -42,11 +46,70 @@ class Segmentation(NamedTuple):
     slots: Float32[np.ndarray, "K D"]
     reconstruction: Float32[np.ndarray, "3 h w"]
     """In [0, 1] units, not clamped."""
+    window: tuple[slice, slice]
+    """The rows and columns that the model saw: all, or the crop."""
 
-    def areas(self) -> list[float]:
+    @property
+    def area(self) -> Int64[np.ndarray, "K"]:
+        """Pixels that each slot owns."""
+        return area_of(self.labels, len(self.slots))
+
+    @property
+    def share(self) -> Float64[np.ndarray, "K"]:
         """Share of the labelled pixels that each slot owns; sums to 1."""
-        counts = np.bincount(self.labels[self.labels != IGNORE], minlength=len(self.slots))
-        return [float(share) for share in counts / counts.sum()]
+        return shares_of(self.labels, len(self.slots))
+
+    @property
+    def xyxy(self) -> Float32[np.ndarray, "K 4"]:
+        """The box around the pixels of each slot: left, top, right, bottom, in pixels of the picture, the last two
+        exclusive. Zeros for a slot that owns none."""
+        return boxes_of(self.labels, len(self.slots))
+
+    @property
+    def confidence(self) -> Float32[np.ndarray, "K"]:
+        """How sure each slot is of its pixels: the mean of its mask where it is the largest one, at the size of the
+        model; 1/K (undecided) to 1, and 0 for a slot that is the largest nowhere."""
+        return confidence_of(self.masks)
+
+    def soft_masks(self) -> Float32[np.ndarray, "K H W"]:
+        """Share of each pixel of the picture that each slot owns; sums to 1 over slots, and to 0 outside the crop."""
+        height, width = self.labels[self.window].shape
+        whole = np.zeros((len(self.slots), *self.labels.shape), np.float32)
+        masks = torch.from_numpy(self.masks)[None]
+        whole[:, *self.window] = interpolate(masks, (height, width), mode="bilinear", antialias=True)[0].numpy()
+        return whole
+
+    def slot_picture(self, slot: int) -> UInt8[np.ndarray, "H W 4"]:
+        """One slot cut out: RGB and opacity, 255 where the slot owns the pixel.
+
+        Raises:
+            InputError: if there is no such slot.
+        """
+        if not 0 <= slot < len(self.slots):
+            raise InputError(f"slot {slot} does not exist; slots are 0 to {len(self.slots) - 1}.")
+        opacity = np.where(self.labels == slot, 255, 0).astype(np.uint8)
+        return np.dstack([self.picture, opacity])
+
+    def to_supervision(self) -> "Detections":
+        """The slots that own pixels as `supervision.Detections`: boxes, masks, confidence; `class_id` is the slot.
+
+        Raises:
+            InputError: if `supervision` is not installed.
+        """
+        from boqsa.inference.exchange import to_supervision
+
+        return to_supervision(self)
+
+    def to_coco(self, *, image_id: int = 1, first_id: int = 1) -> list[dict[str, Any]]:
+        """The slots that own pixels as annotations of COCO instances, with run lengths; `category_id` is the slot + 1.
+
+        Args:
+            image_id: Of the picture.
+            first_id: Of the first annotation.
+        """
+        from boqsa.inference.exchange import coco_annotations
+
+        return coco_annotations(self.labels, self.masks, image_id=image_id, first_id=first_id)
 
     def overlay(self) -> UInt8[np.ndarray, "H W 3"]:
         """The picture under the colours of its slots; outside the crop it stays as it is."""
@@ -68,8 +131,8 @@ class Segmenter:
         InputError: if `iterations` is below 1, or the model has more slots than a label map can name.
 
     Example:
-        >>> segmenter = Segmenter(boqsa.load("RUN"))  # doctest: +SKIP
-        >>> segmenter.segment("photo.jpg").labels  # doctest: +SKIP
+        >>> segmenter = boqsa.Segmenter.from_pretrained("RUN")  # doctest: +SKIP
+        >>> segmenter.predict("photo.jpg").labels  # doctest: +SKIP
     """
 
     def __init__(self, model: Model, *, crop: bool = False, iterations: int | None = None) -> None:
@@ -81,15 +144,38 @@ class Segmenter:
         self.crop = crop
         self.iterations = iterations
 
-    def segment(self, picture: Image.Image | str | Path) -> Segmentation:
-        """Segment one picture, or the picture in a file.
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_hub_id: str | Path,
+        *,
+        checkpoint: str = "last",
+        crop: bool = False,
+        iterations: int | None = None,
+        device: str | torch.device = "cpu",
+    ) -> "Segmenter":
+        """The model of a run folder, of a saved model, or of a name on the hub.
+
+        Args:
+            path_or_hub_id, checkpoint: As for `boqsa.load`.
+            crop, iterations: As for the class.
+            device: Where the model goes.
 
         Raises:
-            InputError: if the file is missing or not a whole picture.
+            RunError, InputError: as `boqsa.load`, and as the class.
         """
-        return next(self.segment_batch([read_picture(picture)]))
+        return cls(load(path_or_hub_id, checkpoint=checkpoint).to(device), crop=crop, iterations=iterations)
 
-    def segment_batch(self, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Iterator[Segmentation]:
+    def predict(self, picture: Any) -> Segmentation:
+        """Segment one picture: a path, a PIL image, an array (H, W, 3) or (H, W), or a tensor (3, H, W); numbers are
+        uint8, or floating point from 0 to 1.
+
+        Raises:
+            InputError: if it is none of these, or the file is missing or not a whole picture.
+        """
+        return next(self.predict_batch([to_picture(picture)]))
+
+    def predict_batch(self, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Iterator[Segmentation]:
         """Segment RGB pictures (H, W, 3), each of its own size, in one pass of the model; at least one."""
         windows = [_window(picture.shape[:2], crop=self.crop) for picture in pictures]
         size = self.model.image_size
@@ -109,12 +195,40 @@ class Segmenter:
             labels = np.full(picture.shape[:2], IGNORE, dtype=np.uint8)
             height, width = labels[window].shape
             labels[window] = enlarged_labels(masks[index], height, width)
-            yield Segmentation(picture, labels, masks[index].numpy(), slots[index], reconstruction[index])
+            yield Segmentation(picture, labels, masks[index].numpy(), slots[index], reconstruction[index], window)
 
     def _noise(self, batch: int) -> Noise:
         shape = self.model.noise_shapes()["queries"]
         draw = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         return Noise(queries=draw.expand(batch, *shape))
+
+
+def shares_of(labels: UInt8[np.ndarray, "H W"], num_slots: int) -> Float64[np.ndarray, "K"]:
+    """Share of the labelled pixels that each slot owns; sums to 1."""
+    area = area_of(labels, num_slots)
+    share: Float64[np.ndarray, "K"] = area / area.sum()
+    return share
+
+
+def area_of(labels: UInt8[np.ndarray, "H W"], num_slots: int) -> Int64[np.ndarray, "K"]:
+    """Pixels that each slot owns."""
+    return np.bincount(labels[labels != IGNORE], minlength=num_slots)
+
+
+def boxes_of(labels: UInt8[np.ndarray, "H W"], num_slots: int) -> Float32[np.ndarray, "K 4"]:
+    """The box around the pixels of each slot, as `Segmentation.xyxy`."""
+    boxes = np.zeros((num_slots, 4), np.float32)
+    for slot in np.flatnonzero(area_of(labels, num_slots)):
+        rows, columns = (np.flatnonzero((labels == slot).any(axis=axis)) for axis in (1, 0))
+        boxes[slot] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return boxes
+
+
+def confidence_of(masks: Float32[np.ndarray, "K h w"]) -> Float32[np.ndarray, "K"]:
+    """How sure each slot is of its pixels, as `Segmentation.confidence`."""
+    owner = masks.argmax(axis=0)
+    means = [mask[owner == slot].mean() if (owner == slot).any() else 0.0 for slot, mask in enumerate(masks)]
+    return np.array(means, np.float32)
 
 
 def enlarged_labels(masks: Float[Tensor, "K h w"], height: int, width: int) -> UInt8[np.ndarray, "height width"]:

@@ -18,15 +18,20 @@ def png_bytes(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def save_png(path: str | Path, image: Image.Image | NDArray[np.uint8]) -> None:
+def save_png(path: str | Path, image: Image.Image | NDArray[np.uint8], *, quickly: bool = False) -> None:
     """Write a picture, or a uint8 array (height, width, 3) or (height, width), as PNG.
+
+    Args:
+        path: File to write; an old one is replaced.
+        image: The picture.
+        quickly: Compress less: a photograph takes a third of the time and a tenth more of the disk.
 
     Raises:
         InputError: if the folder of `path` does not exist or cannot be written to.
     """
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     with atomic_file(path) as partial:
-        picture.save(partial, format="PNG")
+        picture.save(partial, format="PNG", compress_level=1 if quickly else 6)
 
 
 def save_label_png(path: str | Path, labels: NDArray[np.integer]) -> None:

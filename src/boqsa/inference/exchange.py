@@ -1,0 +1,144 @@
+"""What was found, in the formats of other tools: supervision, COCO instances, and a list of labels for PNG maps.
+
+Slots have no class; where a format wants one, it is the slot. A slot that owns no pixel is left out.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image
+
+from boqsa.atomic import atomic_file
+from boqsa.data.run_lengths import encode_run_lengths
+from boqsa.errors import InputError
+from boqsa.inference.files import Segmented
+from boqsa.inference.segment import Segmentation, area_of, boxes_of, confidence_of
+from boqsa.reports import save_png, slot_colours
+
+if TYPE_CHECKING:
+    from supervision import Detections
+
+
+def to_supervision(found: Segmentation) -> "Detections":
+    """As `supervision.Detections`, one for each slot that owns pixels, in the order of slots.
+
+    Raises:
+        InputError: if `supervision` is not installed.
+    """
+    try:
+        from supervision import Detections
+    except ImportError:
+        raise InputError("supervision is not installed; type `pip install supervision`.") from None
+    slots = np.flatnonzero(found.area)
+    return Detections(
+        xyxy=found.xyxy[slots],
+        mask=found.labels[None] == slots[:, None, None],
+        confidence=found.confidence[slots],
+        class_id=slots,
+        data={"class_name": np.array([slot_name(int(slot)) for slot in slots])},
+    )
+
+
+def coco_annotations(
+    labels: UInt8[np.ndarray, "H W"], masks: Float32[np.ndarray, "K h w"], *, image_id: int, first_id: int
+) -> list[dict[str, Any]]:
+    """Annotations of COCO instances, one for each slot that owns pixels, in the order of slots.
+
+    `bbox` is x, y, width, height; `score` is the confidence, as result files have it.
+    """
+    slots = len(masks)
+    boxes, areas, scores = boxes_of(labels, slots), area_of(labels, slots), confidence_of(masks)
+    return [
+        {
+            "id": first_id + number,
+            "image_id": image_id,
+            "category_id": int(slot) + 1,
+            "segmentation": {"size": list(labels.shape), "counts": encode_run_lengths(labels == slot)},
+            "area": int(areas[slot]),
+            "bbox": [float(side) for side in (*boxes[slot, :2], *(boxes[slot, 2:] - boxes[slot, :2]))],
+            "iscrowd": 0,
+            "score": round(float(scores[slot]), 6),
+        }
+        for number, slot in enumerate(np.flatnonzero(areas))
+    ]
+
+
+def coco_categories(num_slots: int, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """A category for each slot, numbered from 1, as 0 is taken for "no object" by some tools."""
+    return [{"id": slot + 1, "name": slot_name(slot, names), "supercategory": "slot"} for slot in range(num_slots)]
+
+
+def label_map_text(num_slots: int, names: Sequence[str] = ()) -> str:
+    """The `labelmap.txt` that CVAT wants beside indexed label maps: name and colour of each slot."""
+    lines = ["# label:color_rgb:parts:actions"]
+    for slot, colour in enumerate(slot_colours(num_slots)):
+        lines.append(f"{slot_name(slot, names)}:{','.join(map(str, colour))}::")
+    return "\n".join(lines) + "\n"
+
+
+def write_coco(path: str | Path, entries: Sequence[Segmented], num_slots: int, names: Sequence[str] = ()) -> None:
+    """COCO instances of pictures that were segmented, written picture by picture.
+
+    `file_name` is a picture's path below the folder that holds all of them.
+    """
+    folder = _common_folder(entries)
+    with atomic_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
+        file.write('{"info": {"description": "slots found by boqsa"}, "images": [')
+        for number, entry in enumerate(entries, start=1):
+            with Image.open(entry.labels) as picture:
+                width, height = picture.size
+            name = os.path.relpath(entry.image, folder).replace(os.sep, "/")
+            image = {"id": number, "file_name": name, "width": width, "height": height}
+            file.write(f"{',' if number > 1 else ''}\n{json.dumps(image)}")
+        file.write(f'\n], "categories": {json.dumps(coco_categories(num_slots, names))}, "annotations": [')
+        first = 1
+        for number, entry in enumerate(entries, start=1):
+            with np.load(entry.arrays, allow_pickle=False) as arrays:
+                found = coco_annotations(arrays["labels"], arrays["masks"], image_id=number, first_id=first)
+            file.writelines(f"{',' if one['id'] > 1 else ''}\n{json.dumps(one)}" for one in found)
+            first += len(found)
+        file.write("\n]}\n")
+
+
+def write_cvat(path: str | Path, entries: Sequence[Segmented], num_slots: int, names: Sequence[str] = ()) -> None:
+    """An archive that CVAT imports as "Segmentation mask 1.1": label maps by the colours of `labelmap.txt`.
+
+    Maps lie at their pictures' paths below the folder that holds all of them.
+    """
+    folder = _common_folder(entries)
+    places = [os.path.splitext(os.path.relpath(entry.image, folder))[0].replace(os.sep, "/") for entry in entries]
+    with atomic_file(path) as partial, ZipFile(partial, "w") as archive:
+        archive.writestr("labelmap.txt", label_map_text(num_slots, names))
+        archive.writestr("ImageSets/Segmentation/default.txt", "".join(f"{place}\n" for place in places))
+        for entry, place in zip(entries, places, strict=True):
+            archive.write(entry.labels, f"SegmentationClass/{place}.png")
+
+
+def write_grey(entries: Sequence[Segmented]) -> None:
+    """`a_grey.png` beside each `a_labels.png`: the same map without colours, for tools that would read those, as
+    FiftyOne and OpenCV do. 255 is outside the crop."""
+    for entry in entries:
+        with Image.open(entry.labels) as picture:
+            labels = np.asarray(picture)
+        save_png(grey_path(entry.labels), labels)
+
+
+def grey_path(labels: Path) -> Path:
+    """The grey map beside a label map."""
+    return labels.with_name(f"{labels.name.removesuffix('_labels.png')}_grey.png")
+
+
+def _common_folder(entries: Sequence[Segmented]) -> str:
+    return os.path.commonpath([os.path.abspath(entry.image.parent) for entry in entries])
+
+
+def slot_name(slot: int, names: Sequence[str] = ()) -> str:
+    """What a slot is called: the name that it was given, or its number."""
+    given = names[slot] if slot < len(names) else ""
+    return given or f"slot {slot}"
