@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 from boqsa.errors import InputError
 from boqsa.inference.load import load
 from boqsa.inference.picture import to_picture
-from boqsa.models import Noise
+from boqsa.models import Noise, TransformerModel
 from boqsa.models.published import Model
 from boqsa.models.radiance import RadianceModel
 from boqsa.reports import overlay
@@ -181,12 +181,14 @@ class Segmenter:
         size = self.model.image_size
         small = [squeezed(picture[window], size) for picture, window in zip(pictures, windows, strict=True)]
         image = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2)  # (B, 3, h, w)
+        start = self.start
         with torch.inference_mode():
             discover = self.model.segment if isinstance(self.model, RadianceModel) else self.model
             output = discover(
                 image.to(next(self.model.parameters()).device),
                 iterations=self.iterations,
-                noise=self._noise(len(pictures)),
+                noise=Noise(queries=start.expand(len(pictures), *start.shape)),
+                **({"predict_tokens": False} if isinstance(self.model, TransformerModel) else {}),
             )
         masks = output.masks.squeeze(2).float().cpu()  # (B, K, h, w)
         slots = output.slots.float().cpu().numpy()
@@ -197,10 +199,10 @@ class Segmenter:
             labels[window] = enlarged_labels(masks[index], height, width)
             yield Segmentation(picture, labels, masks[index].numpy(), slots[index], reconstruction[index], window)
 
-    def _noise(self, batch: int) -> Noise:
-        shape = self.model.noise_shapes()["queries"]
-        draw = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        return Noise(queries=draw.expand(batch, *shape))
+    @property
+    def start(self) -> Float[Tensor, "K D"]:
+        """The numbers that sampled queries start from, the same for every picture."""
+        return torch.randn(self.model.noise_shapes()["queries"], generator=torch.Generator().manual_seed(0))
 
 
 def shares_of(labels: UInt8[np.ndarray, "H W"], num_slots: int) -> Float64[np.ndarray, "K"]:

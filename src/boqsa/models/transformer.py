@@ -165,6 +165,7 @@ class TransformerModel(
         tau: float = 0.1,
         num_slots: int | None = None,
         which_slots: Sequence[int] | None = None,
+        predict_tokens: bool = True,
     ) -> Output:
         """Discover the objects of a batch of images.
 
@@ -177,6 +178,8 @@ class TransformerModel(
             tau: Temperature of the dVAE's soft sample, above 0.
             num_slots: Another number of slots, for a shared Gaussian.
             which_slots: Which learned queries to use, to run with fewer slots.
+            predict_tokens: False leaves the transformer out, which slots and masks do not need: there are no logits
+                then, and no cross-entropy.
 
         Raises:
             ValueError: if the image has another size than the model, or slots are asked for that do not exist.
@@ -184,7 +187,7 @@ class TransformerModel(
         """
         noise = noise or Noise()
         target = scaled_image(image, size=self.image_size, low=0.0, dtype=self.token_decoder.positions.dtype)
-        batch = len(target)
+        batch = target.shape[0]  # len() would fix the batch of an exported model
 
         log_probs = self._recomputed(self.dvae, target)
         reconstruction = self._recomputed(self.dvae.decode, soft_sample(log_probs, tau, noise.gumbel_soft))
@@ -196,8 +199,12 @@ class TransformerModel(
         )
         prepared = self._recomputed(self._prepare, target, embedded)
         slots, attention = self.slot_encoder(prepared, initial_slots, iterations=iterations, drop_path=noise.drop_path)
-        logits = self.token_decoder(embedded, slots).to(target.dtype)  # (B, L, V)
-        cross_entropy = nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="sum")
+        losses = {"dvae": (reconstruction - target).square().sum() / batch}
+        logits = None
+        if predict_tokens:
+            logits = self.token_decoder(embedded, slots).to(target.dtype)  # (B, L, V)
+            cross_entropy = nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="sum")
+            losses["cross_entropy"] = cross_entropy / batch
         return Output(
             reconstruction=reconstruction,
             slot_reconstructions=None,
@@ -205,10 +212,7 @@ class TransformerModel(
             slots=slots,
             initial_slots=initial_slots,
             attention=attention,
-            losses={
-                "dvae": (reconstruction - target).square().sum() / batch,
-                "cross_entropy": cross_entropy / batch,
-            },
+            losses=losses,
             dvae_log_probs=log_probs,
             tokens=tokens,
             logits=logits,
