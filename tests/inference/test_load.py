@@ -8,16 +8,25 @@ from dataclasses import asdict
 import pytest
 import torch
 from huggingface_hub import HfApi, constants
-from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 import boqsa
 from boqsa.errors import InputError, RecipeError, RunError
 from boqsa.inference.load import build_model, model_config
 from boqsa.inference.run import CHECKPOINTS, MODEL, RECIPE, checkpoint_folder, write_checkpoint
+from boqsa.inference.share import share
 from boqsa.models import MixtureModel, TransformerModel
 from boqsa.recipes import RECIPES, DataRecipe, MixtureRecipe, Recipe
 
 load_module = importlib.import_module("boqsa.inference.load")  # the package's own name is the function
+
+
+RESPONSE = type("Response", (), {"headers": {}, "request": None})()
 
 
 def same_weights(one, other):
@@ -36,18 +45,25 @@ def hub(monkeypatch, tmp_path):
             self.question: Exception | None = None
             self.files: dict[str, str] | Exception = {}
             self.local_only: bool | None = None
+            self.revisions: tuple[str | None, ...] = (None, "v1")
+            self.asked: list[str | None] = []
 
     answers = Hub()
 
-    def model_info(self, repo_id, *, timeout):
+    def model_info(self, repo_id, *, revision, timeout):
         assert timeout <= 10
         if answers.question is not None:
             raise answers.question
+        if revision not in answers.revisions:
+            raise RevisionNotFoundError(f"404: no {revision}", response=RESPONSE)
 
-    def download(repo_id, name, *, local_files_only):
+    def download(repo_id, name, *, revision, local_files_only):
         answers.local_only = local_files_only
+        answers.asked.append(revision)
         if isinstance(answers.files, Exception):
             raise answers.files
+        if name not in answers.files:
+            raise EntryNotFoundError(f"no {name}")
         return answers.files[name]
 
     monkeypatch.setattr(load_module.HfApi, "model_info", model_info)
@@ -169,6 +185,26 @@ def test_without_a_connection_the_cache_is_used(hub, tmp_path, model):
     assert hub.local_only is True
 
 
+def test_all_files_are_of_one_commit_and_a_revision_can_be_named(hub, tmp_path, model):
+    model.save_pretrained(tmp_path / "c0ffee")
+    hub.files = {name: str(tmp_path / "c0ffee" / name) for name in ("config.json", MODEL)}
+    assert same_weights(boqsa.load("someone/model@v1"), model)
+    assert hub.asked == ["v1", "c0ffee", "c0ffee"]
+    with pytest.raises(InputError, match=r"someone/model@v2 is neither .*404: no v2"):
+        boqsa.load("someone/model@v2")
+
+
+def test_other_weights_than_the_manifest_s_are_refused(hub, run, tmp_path, model):
+    folder = share(run, tmp_path / "shared")
+    hub.files = {path.name: str(path) for path in folder.iterdir()}
+    assert same_weights(boqsa.load("someone/model"), model)
+    (folder / MODEL).write_bytes((folder / MODEL).read_bytes() + b" ")
+    with pytest.raises(RunError, match=r"sha256 of model\.safetensors is not the one in manifest\.json"):
+        boqsa.load("someone/model")
+    with pytest.raises(RunError, match=r"sha256 of model\.safetensors"):
+        boqsa.load(folder)
+
+
 @pytest.mark.parametrize("name", ["nobody/nothing", "runs/typo", "typo"])
 def test_a_name_that_nobody_has_is_one_line(hub, name):
     hub.question = ConnectionError("no route")
@@ -179,8 +215,7 @@ def test_a_name_that_nobody_has_is_one_line(hub, name):
 
 
 def test_the_hub_s_own_refusal_is_told(hub):
-    response = type("Response", (), {"headers": {}, "request": None})()
-    hub.question = RepositoryNotFoundError("404: no such model\nmore", response=response)
+    hub.question = RepositoryNotFoundError("404: no such model\nmore", response=RESPONSE)
     with pytest.raises(InputError, match=r"404: no such model\)"):
         boqsa.load("nobody/nothing")
 

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "segment": ("segment", "Split pictures into objects with a trained run."),
     "render": ("render", "Show the scene of one picture from other views, with a trained radiance model."),
     "export": ("export", "Write a trained model as an ONNX file, or one of torch.export."),
+    "share": ("share", "Write a run as a folder for others, with a model card; upload it to the hub."),
     "bench": ("bench", "Time a recipe on this machine: speed, memory, share of what is possible."),
     "recipes": ("recipes", "List the recipes, or show one."),
     "data": ("data", "List, prepare, mimic, check and show data sets."),

@@ -4,19 +4,30 @@ All but the first may come from a stranger: sizes are checked before memory is t
 """
 
 import inspect
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from boqsa.errors import InputError, RecipeError, RunError
-from boqsa.inference.run import CONFIG, MODEL, RECIPE, checkpoint_folder, load_weights, misfit, read_recipe
+from boqsa.inference.run import (
+    CONFIG,
+    MANIFEST,
+    MODEL,
+    RECIPE,
+    checkpoint_folder,
+    load_weights,
+    misfit,
+    read_recipe,
+    sha256,
+)
 from boqsa.models import MixtureModel, TransformerModel
 from boqsa.models.published import Model
 from boqsa.models.radiance import RadianceModel
@@ -77,12 +88,13 @@ def _build(kind: type[Model], config: dict[str, Any]) -> Model:
 def load(path_or_hub_id: str | Path, *, checkpoint: str = "last") -> Model:
     """A trained model in eval mode, on the CPU, in the dtype of its weights.
 
-    A folder that exists is never looked up on the hub. Without a connection, what was downloaded before is
-    used.
+    A folder that exists is never looked up on the hub. All files of the hub are taken from one commit: the one that
+    is named, or the newest. Without a connection, what was downloaded before is used. Where there is a manifest, as
+    `boqsa share` writes it, its digests are compared first.
 
     Args:
-        path_or_hub_id: A run folder, a folder written by `save_pretrained`, or a name on the hub
-            (`owner/name`).
+        path_or_hub_id: A run folder, a folder written by `boqsa share` or `save_pretrained`, or a name on the hub:
+            `owner/name`, or pinned `owner/name@revision`, with a commit, a tag or a branch.
         checkpoint: Of a run folder: "last", "best_loss" or "best_<metric>".
 
     Raises:
@@ -112,12 +124,29 @@ def _load_saved(folder: Path) -> Model:
         raise RunError(f"{folder} is neither a run nor a saved model: it has no {RECIPE} and no {', '.join(missing)}.")
     try:
         config = read_json(folder / CONFIG)
+        _require_digests(folder)
         kind = _kind_of(config)
         model = _build(kind, _checked(kind, config))
         weights = load_file(folder / MODEL)
     except (OSError, ValueError, TypeError, RecipeError, SafetensorError) as error:
         raise RunError(f"{folder} does not hold a model of this package ({_first_line(error)}).") from None
     return _with_weights(model, weights, folder)
+
+
+def _require_digests(folder: Path) -> None:
+    """Go on if the files are those that the manifest knows, where there is one.
+
+    The hub's cache holds links to files elsewhere, so that links are followed here.
+
+    Raises:
+        ValueError: if a file is another one.
+    """
+    if not (folder / MANIFEST).exists():
+        return
+    digests = read_json(folder / MANIFEST)["sha256"]
+    wrong = [name for name in (MODEL, CONFIG) if digests.get(name) != sha256(folder / name)]
+    if wrong:
+        raise ValueError(f"the sha256 of {' and '.join(wrong)} is not the one in {MANIFEST}; download it again")
 
 
 def _kind_of(config: Any) -> type[Model]:
@@ -169,27 +198,36 @@ def _with_weights(model: Model, weights: dict[str, Tensor], folder: Path) -> Mod
     return model.eval()
 
 
-def _download(hub_id: str) -> Path:
+def _download(name: str) -> Path:
     """The folder in the hub's cache that holds config.json and model.safetensors of a model.
 
     `hf_hub_download` repeats itself for half a minute where there is no network, so one short question goes
     first.
     """
-    nowhere = f"{hub_id} is neither a folder here nor a model on the hub"
-    expected = "pass a run folder, a folder of save_pretrained, or owner/name"
+    hub_id, _, asked = name.partition("@")
+    nowhere = f"{name} is neither a folder here nor a model on the hub"
+    expected = "pass a run folder, a folder of save_pretrained, owner/name or owner/name@revision"
     reachable = True
     try:
-        HfApi().model_info(hub_id, timeout=_PATIENCE)
-    except (RepositoryNotFoundError, HFValidationError) as error:
+        HfApi().model_info(hub_id, revision=asked or None, timeout=_PATIENCE)
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise InputError(f"{nowhere} ({_first_line(error)}); {expected}.") from None
     except Exception:  # no network, a proxy, a server in trouble: each version of the hub's client has its own errors
         reachable = False
+
+    def file(part: str, revision: str | None) -> Path:
+        return Path(hf_hub_download(hub_id, part, revision=revision, local_files_only=not reachable))
+
     try:
-        files = [Path(hf_hub_download(hub_id, name, local_files_only=not reachable)) for name in (CONFIG, MODEL)]
+        config = file(CONFIG, asked or None)  # .../snapshots/<commit>/config.json
+        commit = config.parent.name  # a branch may move between two files
+        file(MODEL, commit)
     except Exception as error:
         reason = _first_line(error) if reachable else "the hub is out of reach, and nothing was downloaded before"
         raise InputError(f"{nowhere} ({reason}); {expected}.") from None
-    return files[0].parent
+    with suppress(EntryNotFoundError):  # `save_pretrained` writes none
+        file(MANIFEST, commit)
+    return config.parent
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,290 @@
+"""A trained run as a folder to share: weights, what made them, how well they do, and a card that says so in words.
+
+    FOLDER/model.safetensors, config.json     what `boqsa.load` reads
+    FOLDER/training_recipe.json               of the run
+    FOLDER/metrics.json                       of its test split, where it was evaluated
+    FOLDER/README.md                          the model card of the hub
+    FOLDER/manifest.json                      step, recipe hash, sha256 of each file
+
+`boqsa.load` compares the digests before it reads anything else.
+"""
+
+import hashlib
+import json
+import shutil
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, HfApi, ModelCardData
+
+import boqsa
+from boqsa.atomic import atomic_folder
+from boqsa.data.catalog import CATALOG
+from boqsa.errors import InputError, RunError
+from boqsa.inference.run import CONFIG, MANIFEST, MODEL, checkpoint_folder, read_manifest, read_recipe, sha256
+from boqsa.plain import read_json
+from boqsa.recipes import Recipe
+
+CARD, TRAINING_RECIPE, METRICS = "README.md", "training_recipe.json", "metrics.json"
+_PAPER = "Improving Object-Centric Learning with Query Optimization (ICLR 2023)"
+_SHOWN = {
+    "ari_fg": "ARI-FG",
+    "msc_fg": "MSC-FG",
+    "ari": "ARI",
+    "iou": "IoU, best slot",
+    "dice": "Dice, best slot",
+    "border_iou": "IoU, off-border slot",
+    "ap": "AP",
+    "pq": "PQ",
+    "nv_ari": "NV-ARI",
+}
+_SELECTION = {"last": "the last step", "best_loss": "lowest held-out loss, without labels"}
+
+
+def share(
+    run: str | Path,
+    out: str | Path,
+    *,
+    checkpoint: str = "last",
+    seeds: Sequence[str | Path] = (),
+    licence: str = "other",
+) -> Path:
+    """Write what others need to use a run, and to judge it.
+
+    Args:
+        run: The run folder.
+        out: Folder to make; one that exists is replaced only if it was made by this function.
+        checkpoint: Whose weights.
+        seeds: Runs of the same recipe with other seeds, evaluated: the card then has means and spreads.
+        licence: Of the weights, as the hub abbreviates it; "other" says nothing.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RunError, RecipeError: if a run, or the checkpoint, cannot be used, or a seed is another recipe's.
+        InputError: if `out` holds something else.
+    """
+    run, out = Path(run), Path(out)
+    recipe = read_recipe(run)
+    source = checkpoint_folder(run, checkpoint)
+    manifest = read_manifest(source)
+    metrics = _metrics(run)
+    others = [_of_other_seed(Path(other), recipe) for other in seeds]
+    if out.exists() and not (out / TRAINING_RECIPE).is_file():
+        raise InputError(f"{out} exists and was not made by `boqsa share`; choose another folder.")
+    with atomic_folder(out) as partial:
+        for name in (MODEL, CONFIG):
+            shutil.copyfile(source / name, partial / name)
+        (partial / TRAINING_RECIPE).write_text(recipe.to_json(), encoding="utf-8")
+        if metrics:
+            shutil.copyfile(run / METRICS, partial / METRICS)
+        card = card_of(recipe, metrics, others, checkpoint=checkpoint, step=manifest["step"], licence=licence)
+        (partial / CARD).write_text(card, encoding="utf-8")
+        files = sorted(path.name for path in partial.iterdir())
+        whole = {
+            "step": manifest["step"],
+            "checkpoint": checkpoint,
+            "recipe": recipe.hash,
+            "boqsa": boqsa.__version__,
+            "sha256": {name: sha256(partial / name) for name in files},
+        }
+        (partial / MANIFEST).write_text(json.dumps(whole, indent=2), encoding="utf-8")
+    return out
+
+
+def push(folder: str | Path, hub_id: str, *, private: bool = False) -> str:
+    """Upload a folder of `share` in one commit.
+
+    Returns:
+        The name to load it by, pinned to that commit: `owner/name@revision`.
+
+    Raises:
+        InputError: if the hub refuses, or cannot be reached.
+    """
+    read_manifest(Path(folder))
+    api = HfApi()
+    try:
+        api.create_repo(hub_id, private=private, exist_ok=True)
+        commit = api.upload_folder(folder_path=folder, repo_id=hub_id, commit_message=f"boqsa {boqsa.__version__}")
+    except Exception as error:  # each version of the hub's client has its own errors
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{hub_id} could not be uploaded ({reason}); log in with `hf auth login`, and try again."
+        ) from None
+    return f"{hub_id}@{commit.oid}"
+
+
+def protocol_hash(metrics: Mapping[str, Any], recipe: Recipe) -> str:
+    """Of what a score depends on beside the model: task, data, split, size, iterations. Scores compare where it is
+    equal."""
+    where = metrics["dataset"]
+    text = json.dumps(
+        {
+            "protocol": {name: getattr(recipe.evaluate, name) for name in ("task", "select_by")},
+            "data": where["fingerprint"],
+            "split": where["split"],
+            "image_size": recipe.data.image_size,
+            "iterations": metrics["iterations"],
+        },
+        sort_keys=True,
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def card_of(
+    recipe: Recipe,
+    metrics: Mapping[str, Any],
+    others: Sequence[Mapping[str, Any]],
+    *,
+    checkpoint: str,
+    step: int,
+    licence: str,
+) -> str:
+    """The model card: what the hub reads, then what people read."""
+    entry = CATALOG.get(recipe.data.name)
+    data = f"`{recipe.data.name}`" + (f": {entry.what}" if entry else "")
+    parts = [
+        f"---\n{_card_data(recipe, metrics, checkpoint, licence).to_yaml()}\n---",
+        f"# {recipe.name}, seed {recipe.seed}",
+        f"Splits a picture into {recipe.model.num_slots} slots, without labels. A {recipe.model.kind} model of "
+        f"[boqsa](https://pypi.org/project/boqsa), which implements *{_PAPER}*.",
+        "## Use",
+        '```python\nimport boqsa\n\nsegmenter = boqsa.Segmenter.from_pretrained("OWNER/NAME@REVISION")\n'
+        'segmenter.predict("picture.jpg").labels\n```',
+        "## Training",
+        "\n".join(
+            [
+                f"- Data: {data}, {recipe.data.image_size}x{recipe.data.image_size}. "
+                f"Licence of the data: {entry.licence if entry else 'unknown'}.",
+                f"- Recipe `{recipe.name}`, hash `{recipe.hash}`, in `{TRAINING_RECIPE}`; step {step} of "
+                f"{recipe.train.steps}, checkpoint `{checkpoint}` ({_SELECTION.get(checkpoint, 'chosen by labels')}).",
+                *_effort(metrics),
+            ]
+        ),
+        "## Scores",
+        *_scores(recipe, metrics, others),
+        "## Intended use and limits",
+        "\n".join(
+            [
+                "- For research on object discovery, and for a first split of pictures like those it was trained on. "
+                "Slots have no class, and what a slot takes for an object may be a part, a shadow or a region.",
+                f"- There are {recipe.model.num_slots} slots, however many objects a picture has.",
+                f"- Pictures are squeezed to {recipe.data.image_size}x{recipe.data.image_size}; small things are lost.",
+                "- Not for decisions about people, and not tested for any use where a wrong mask does harm.",
+            ]
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _effort(metrics: Mapping[str, Any]) -> list[str]:
+    """How long it took, and where; nothing if that is not known."""
+    trained = metrics.get("training", {})
+    began = trained.get("started_on") or {}
+    if not trained.get("seconds"):
+        return []
+    where = began.get("gpu") or began.get("device", "an unknown device")
+    return [f"- {trained['seconds'] / 3600:.1f} hours on {where}, torch {began.get('torch', 'unknown')}."]
+
+
+def _card_data(recipe: Recipe, metrics: Mapping[str, Any], checkpoint: str, licence: str) -> ModelCardData:
+    scores = _of_checkpoint(metrics, checkpoint)
+    results = [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_type=recipe.data.name,
+            dataset_name=recipe.data.name,
+            dataset_split=metrics["dataset"]["split"],
+            metric_type=name,
+            metric_name=title,
+            metric_value=round(scores[name], 4),
+        )
+        for name, title in _SHOWN.items()
+        if name in scores
+    ]
+    return ModelCardData(
+        license=licence,
+        library_name="boqsa",
+        pipeline_tag="image-segmentation",
+        tags=["object-centric-learning", "slot-attention", "unsupervised", "bo-qsa"],
+        model_name=recipe.name,
+        eval_results=results or None,
+    )
+
+
+def _scores(recipe: Recipe, metrics: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not metrics:
+        return ["Not evaluated."]
+    where, found = metrics["dataset"], metrics["scores"]
+    names = [name for name in _SHOWN if any(name in _of_checkpoint(metrics, one) for one in found)]
+    notes = [*(["part of the published set"] if where["partial"] else []), *([where["leak"]] if where["leak"] else [])]
+    rows = [
+        [f"{one} ({_SELECTION.get(one, 'chosen by labels')})", *_cells(_of_checkpoint(metrics, one), names)]
+        for one in found
+    ]
+    rows += [[f"*{one.replace('_', ' ')}*", *_cells(scores, names)] for one, scores in metrics["baselines"].items()]
+    paragraphs = [
+        f"{where['name']}, {where['split']} split: {where['images']} images{''.join(f'; {note}' for note in notes)}. "
+        f"Protocol `{protocol_hash(metrics, recipe)}`: scores compare where this is equal. Baselines in italics; "
+        "what is chosen by labels saw some.",
+        _table(["checkpoint", *(_SHOWN[name] for name in names)], rows),
+    ]
+    if others:
+        runs = [metrics, *others]
+        seeds = ", ".join(str(one["seed"]) for one in runs)
+        cells = []
+        for name in names:
+            values = [scores[name] for one in runs if name in (scores := _of_checkpoint(one, "last"))]
+            spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.3f}{spread}" if values else "")
+        paragraphs += [
+            f"Seeds {seeds}, checkpoint `last`, mean ± sample standard deviation:",
+            _table([f"{len(runs)} runs", *(_SHOWN[name] for name in names)], [["this recipe", *cells]]),
+        ]
+    return paragraphs
+
+
+def _of_checkpoint(metrics: Mapping[str, Any], checkpoint: str) -> Mapping[str, Any]:
+    """The scores of its main masks: the decoder's, or those of attention where there are no others."""
+    scores = metrics.get("scores", {}).get(checkpoint, {})
+    found: Mapping[str, Any] = scores.get("decoder_masks") or scores.get("attention_masks") or {}
+    return found
+
+
+def _cells(scores: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return ["" if scores.get(name) is None else f"{scores[name]:.3f}" for name in names]
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])
+
+
+def _metrics(run: Path) -> dict[str, Any]:
+    """What `boqsa evaluate` wrote; nothing if it never ran.
+
+    Raises:
+        RunError: if the file is damaged.
+    """
+    if not (run / METRICS).is_file():
+        return {}
+    try:
+        found: dict[str, Any] = read_json(run / METRICS)
+        for name in ("dataset", "scores", "baselines", "iterations", "seed"):
+            found[name]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{run / METRICS} is damaged ({error}); type `boqsa evaluate {run}`.") from None
+    return found
+
+
+def _of_other_seed(run: Path, recipe: Recipe) -> dict[str, Any]:
+    other = read_recipe(run)
+    if other.seed == recipe.seed or replace(other, seed=recipe.seed).hash != recipe.hash:
+        raise RunError(f"{run} is not the recipe {recipe.name} with another seed; leave it out of --seeds.")
+    metrics = _metrics(run)
+    if not metrics:
+        raise RunError(f"{run} was not evaluated; type `boqsa evaluate {run}` first.")
+    return metrics
