@@ -72,6 +72,9 @@ class RadianceTrainRecipe:
     """Weight of the penalty on the discriminator's slope at photographs."""
     r1_every: int = 16
     """Its steps between two of these penalties."""
+    background_rate: float = field(default=1.0, metadata=ADDED_LATER)
+    """Learning rate of the background's field, in parts of `train.learning_rate`. At the same rate it is the first to
+    paint what is in the box, and objects may stay empty for good."""
     density_noise: float = 0.0
     """Standard deviation of noise on densities."""
     density_noise_until: int = 0
@@ -89,6 +92,7 @@ class RadianceTrainRecipe:
         for name in ("density_noise", "density_noise_until"):
             at_least(self, name, 0)
         above_zero(self, "discriminator_rate")
+        above_zero(self, "background_rate")
         one_of(self, "perceptual_missing")
         within_limits(self)
         if self.rays and (self.perceptual_weight or self.adversarial_weight):

@@ -24,6 +24,7 @@ from boqsa.data import PackedDataset
 from boqsa.metrics.matching import cheapest_matching
 from boqsa.models import Noise, Output, TransformerModel
 from boqsa.models.published import Model
+from boqsa.models.radiance import RadianceModel
 from boqsa.recipes import Recipe, TrainRecipe
 from boqsa.slots import KMeans, LearnedQueries, QueryUpdate, RunningMean, consistency_loss
 from boqsa.training.augment import augment
@@ -312,12 +313,17 @@ class ParameterGroup(NamedTuple):
 
 
 def _parameter_groups(model: Model, settings: TrainRecipe) -> list[ParameterGroup]:
-    """All parameters that have a gradient; those of a dVAE have a rate of their own (spec 5.2)."""
-    dvae = list(model.dvae.parameters()) if isinstance(model, TransformerModel) else []
-    apart = set(map(id, dvae))
-    rest = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in apart]
-    groups = [ParameterGroup("", rest, settings.learning_rate, settings.warmup_steps, settings.half_life_steps)]
-    if dvae:
-        own = settings.dvae
-        groups.append(ParameterGroup("_dvae", dvae, own.learning_rate, own.warmup_steps, own.half_life_steps))
-    return groups
+    """All parameters that have a gradient; those of a dVAE (spec 5.2), and of the background of a radiance model, may
+    have a rate of their own."""
+    rate, schedule = settings.learning_rate, (settings.warmup_steps, settings.half_life_steps)
+    dvae, background_rate = settings.dvae, settings.radiance.background_rate
+    apart: list[ParameterGroup] = []
+    if isinstance(model, TransformerModel):
+        own = list(model.dvae.parameters())
+        apart.append(ParameterGroup("_dvae", own, dvae.learning_rate, dvae.warmup_steps, dvae.half_life_steps))
+    if isinstance(model, RadianceModel) and background_rate != 1:
+        own = list(model.background_field.parameters())
+        apart.append(ParameterGroup("_background", own, rate * background_rate, *schedule))
+    taken = {id(parameter) for group in apart for parameter in group.parameters}
+    rest = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in taken]
+    return [ParameterGroup("", rest, rate, *schedule), *apart]
