@@ -9,7 +9,7 @@ BOQSA_RUNS ?= $(HOME)/boqsa-runs
 
 SOAK_MINUTES ?= 30
 
-.PHONY: all demo test test-full soak lint clean
+.PHONY: all demo test test-full soak lint docs clean
 
 all: $(STAMP)
 
@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "boqsa needs Python >= 3.11, $(PYTHON) is $$($(PYTHON) --version); try: make PYTHON=python3.12"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint,reproduce]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint,reproduce,docs]'
 	touch $@
 
 demo: $(STAMP)
@@ -39,6 +39,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Into build/site; a broken link or page ends it.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/properdocs build --strict --quiet --config-file mkdocs.yml
 
 clean:
 	rm -rf $(VENV) boqsa-demo .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info
