@@ -60,8 +60,9 @@ def package_page(package: str) -> str:
     module = importlib.import_module(f"boqsa.{package}")
     names = [name for name in module.__all__ if not name.isupper()]
     entries = [f"::: boqsa.{package}.{name}" for name in names]
-    summary = (module.__doc__ or "").strip()
-    return "\n\n".join([f"# boqsa.{package}", f"```text\n{summary}\n```", *entries]) + "\n"
+    summary, _, more = (module.__doc__ or "").strip().partition("\n\n")
+    rest = [f"```text\n{more}\n```"] if more else []
+    return "\n\n".join([f"# boqsa.{package}", summary, *rest, *entries]) + "\n"
 
 
 def write(path: str, text: str) -> None:
