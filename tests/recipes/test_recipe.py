@@ -112,6 +112,8 @@ def changed(recipe: Recipe, name: str) -> Recipe:
         other = next(choice for choice in get_args(kind) if choice != value)
     elif isinstance(value, bool):
         other = not value
+    elif value is None and float in get_args(kind):
+        other = 0.5
     elif name == "data.scene_objects":  # always two
         other = (1, 6)
     elif isinstance(value, tuple):

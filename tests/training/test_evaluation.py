@@ -10,8 +10,10 @@ from torch import Tensor
 
 from boqsa import metrics
 from boqsa.data import PackedDataset
+from boqsa.errors import InputError
 from boqsa.inference.load import build_model
 from boqsa.models import MixtureModel, TransformerModel
+from boqsa.models.adaptive import needed_slots
 from boqsa.recipes import EvaluateRecipe, Recipe
 from boqsa.training import evaluate
 from boqsa.training import evaluation as training_evaluation
@@ -162,6 +164,30 @@ def test_foreground_protocol_chooses_the_slot_with_and_without_labels(
     assert scores["border_iou"] == pytest.approx(float(free.iou.mean()))
     assert scores["border_iou"] <= scores["iou"]
     assert type(scores["fixed_slot"]) is int
+
+
+def test_adaptive_scores_stand_beside_those_of_all_slots(
+    model: MixtureModel, validation_data: PackedDataset, recipe: Recipe
+) -> None:
+    plain = evaluate(model, validation_data, recipe.evaluate)
+    scores = evaluate(model, validation_data, recipe.evaluate, adaptive=True)
+    assert scores["decoder_masks"] == plain["decoder_masks"]
+    assert set(scores["adaptive_masks"]) == set(plain["decoder_masks"])
+    assert set(scores) - set(plain) == {"adaptive_masks", "object_count"}
+    sample = validation_data.batch(range(len(validation_data)))
+    with torch.no_grad():
+        output = model.eval()(sample["image"])
+    needed = needed_slots(output, sample["image"].float() / 255)
+    expected = metrics.adjusted_rand_index(needed.segmentation(), sample["mask"])
+    assert scores["adaptive_masks"]["ari"] == pytest.approx(float(expected.nanmean()), abs=1e-6)
+    error = (needed.objects() - metrics.true_objects(sample["mask"])).abs().double().mean()
+    assert scores["object_count"]["adaptive"] == pytest.approx(float(error))
+    assert set(scores["object_count"]) == {"adaptive", "slots_with_pixels", "best_constant"}
+
+
+def test_adaptive_slots_need_a_decoder_that_paints_them(validation_data: PackedDataset, recipe: Recipe) -> None:
+    with pytest.raises(InputError, match="mixture models alone"):
+        evaluate(torch.nn.Identity(), validation_data, recipe.evaluate, adaptive=True)
 
 
 def test_instances_protocol_scores_whole_objects(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from boqsa.commands.arguments import parse, print_json, print_table
+from boqsa.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Evaluate:
     """Another data set of the catalog to score on."""
     root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
     """Its packed folder, or where the run's own data is now."""
+    scene_objects: tuple[int, int] | None = None
+    """Built-in scenes of so many objects, the fewest and the most, in place of the run's own."""
     split: str | None = None
     """Split to score; by default the recipe's test split."""
     iterations: int | None = None
@@ -27,6 +30,9 @@ class Evaluate:
     lpips: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
     """Radiance models: weights of AlexNet and of the heads of LPIPS, in one file or two; without them that metric is
     not computed."""
+    adaptive: bool = False
+    """Mixture models: score the slots that each image needs, too; empty ones are left out and those that explain one
+    object are merged, without labels. Tells how well they count."""
     generate: int = 32
     """Transformer models: decode so many images from their slots alone and report the error; 0 does without."""
     device: str = "cpu"
@@ -50,6 +56,10 @@ def main(arguments: list[str]) -> int:
         data = replace(data, name=chosen.dataset, root=None)
     if chosen.root is not None:
         data = replace(data, root=chosen.root)
+    if chosen.scene_objects is not None:
+        if data.name != "scenes":
+            raise InputError(f"--scene-objects is for the built-in scenes, not for {data.name}; leave it out.")
+        data = replace(data, scene_objects=chosen.scene_objects, scene_count=1)  # none is trained on
     with progress_bar("scoring") as progress:
         metrics = evaluate_run(
             chosen.run,
@@ -58,6 +68,7 @@ def main(arguments: list[str]) -> int:
             iterations=chosen.iterations,
             generated=chosen.generate,
             lpips=chosen.lpips,
+            adaptive=chosen.adaptive,
             device=chosen.device,
             command=" ".join(["boqsa evaluate", *arguments]),
             progress=progress,
@@ -157,6 +168,9 @@ def show_scores(metrics: dict[str, Any]) -> None:
     for sentence in metrics.get("damaged", {}).values():
         print(sentence)
     _show_errors(metrics["scores"]["last"])
+    if counts := metrics["scores"]["last"].get("object_count"):
+        shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in counts.items())
+        print(f"objects counted wrong by (mean absolute error): {shown}")
     diagnostics = metrics["scores"]["last"]["diagnostics"]
     if diagnostics["verdict"] != "healthy" or diagnostics["warnings"]:
         print(f"state of the slots: {diagnostics['verdict']}")

@@ -19,6 +19,7 @@ from boqsa.metrics.instances import InstanceScores, InstanceSegmentation, counte
 from boqsa.metrics.label_free import LabelFreeOverlap, LabelFreeScores, label_free_overlap, slot_off_border
 from boqsa.metrics.label_map import label_map
 from boqsa.metrics.matching import HungarianIoU, hungarian_iou
+from boqsa.metrics.object_count import CountScores, ObjectCount, true_objects
 from boqsa.metrics.overlap import (
     BestSlotOverlap,
     IntersectionScores,
@@ -34,6 +35,7 @@ __all__ = [
     "AdjustedRandIndex",
     "BackgroundInTopSlots",
     "BestSlotOverlap",
+    "CountScores",
     "HungarianIoU",
     "InstanceScores",
     "InstanceSegmentation",
@@ -44,6 +46,7 @@ __all__ = [
     "MeanBestOverlap",
     "MeanOverImages",
     "MeanSquaredError",
+    "ObjectCount",
     "PeakSignalToNoise",
     "ScoredImages",
     "SegmentationCovering",
@@ -67,4 +70,5 @@ __all__ = [
     "segmentation_covering",
     "slot_off_border",
     "ssim",
+    "true_objects",
 ]

@@ -175,6 +175,12 @@ class RadianceRecipe:
     """World units in a unit of the fields."""
     box: float = 4.5
     """Half the side of the cube that objects are kept in while locality is on, in world units."""
+    box_bottom: float | None = field(default=None, metadata=ADDED_LATER)
+    """Lowest z of the box, in world units; null means the cube's."""
+    box_top: float | None = field(default=None, metadata=ADDED_LATER)
+    """Highest z of the box, in world units; null means the cube's."""
+    stay_in_box: bool = field(default=False, metadata=ADDED_LATER)
+    """Keep objects in the box for good, whatever train.radiance.local_until says, and when they are shown."""
     object_frame: Literal["azimuth", "camera", "camera_published"] = "azimuth"
     """In which axes objects are described: the world's, turned with the input camera about the vertical; the input
     camera's; or these with the published mixture of units."""

@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-MASKS = {"decoder_masks": "Masks of the decoder", "attention_masks": "Masks of attention"}
+MASKS = {
+    "decoder_masks": "Masks of the decoder",
+    "attention_masks": "Masks of attention",
+    "adaptive_masks": "Needed slots alone",
+}
 """Mask sources in the scores of a checkpoint, the one that counts first."""
 
 

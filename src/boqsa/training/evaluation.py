@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from boqsa.data import PackedDataset
+from boqsa.errors import InputError
 from boqsa.metrics import (
     AdjustedRandIndex,
     BackgroundInTopSlots,
@@ -33,10 +34,12 @@ from boqsa.metrics import (
     MeanBestOverlap,
     MeanOverImages,
     MeanSquaredError,
+    ObjectCount,
     ScoredImages,
     SegmentationCovering,
 )
-from boqsa.models import Output, TransformerModel
+from boqsa.models import MixtureModel, Output, TransformerModel
+from boqsa.models.adaptive import needed_slots
 from boqsa.models.radiance import RadianceModel
 from boqsa.recipes import EvaluateRecipe
 from boqsa.reports import main_masks
@@ -72,6 +75,7 @@ def evaluate(
     limit: int = 0,
     generated: int = 0,
     lpips: nn.Module | None = None,
+    adaptive: bool = False,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -87,6 +91,7 @@ def evaluate(
         generated: Of a transformer model: how many images, from the first, to decode from their slots alone. That
             is one pass of the decoder a token, so it is dear; 0 means none.
         lpips: Of a radiance model: that metric, with its weights.
+        adaptive: Of a mixture: score the slots that each image needs, too (`boqsa.models.adaptive`).
         device: Where the model is.
         progress: Called with (images done, images in all), of a radiance model with scenes.
 
@@ -94,7 +99,9 @@ def evaluate(
         Of a radiance model, what `evaluate_views` gives; of all others
         `loss` (the model's own) and `images`; `decoder_masks` (of a mixture) and `attention_masks`: a value for each
         metric, and `left_out`, how many images had nothing to score, by metric; `reconstruction` in each
-        convention of spec 4.2; `diagnostics`. Without masks the two mask entries are absent.
+        convention of spec 4.2; `diagnostics`. Without masks the two mask entries are absent. With `adaptive` also
+        `adaptive_masks`, and `object_count`: mean absolute errors of the number of needed slots that are objects, of
+        the number of slots that own a pixel less one, and of the best constant.
 
         Of a transformer model also: `losses` by name; `reconstruction_teacher_forced` and
         `reconstruction_generated` beside `reconstruction`, which is the dVAE's; and `tokens`: `vocabulary`, how many
@@ -108,6 +115,7 @@ def evaluate(
         )
     count = min(limit, len(split)) if limit else len(split)
     transformer = model if isinstance(model, TransformerModel) else None
+    needed = _NeededSlots(model, protocol, device) if adaptive else None
     sources = ("attention_masks",) if transformer else ("decoder_masks", "attention_masks")
     scores: dict[str, dict[str, ScoredImages]] = {
         source: _metrics(protocol, device) for source in sources if split.has_masks
@@ -144,11 +152,9 @@ def evaluate(
                         masks = output.masks
                         if source == "attention_masks" and transformer is None:
                             masks = attention_masks(output.attention, tuple(image.shape[-2:]))
-                        for metric in metrics.values():
-                            if isinstance(metric, InstanceSegmentation):
-                                metric.update(masks, true, torch.from_numpy(indices))
-                            else:
-                                metric.update(masks, true)
+                        _update(metrics, masks, true, indices)
+                    if needed is not None:
+                        needed.update(output, unit, true, indices)
                 if progress is not None:
                     progress(int(indices[-1]) + 1, count)
         spectral_norm = _spectral_norm(model, split, min(count, _STABILITY_IMAGES), size, iterations, device)
@@ -160,6 +166,7 @@ def evaluate(
         **({"losses": means} if len(means) > 1 else {}),
         "images": count,
         **{source: _summary(metrics) for source, metrics in scores.items()},
+        **(needed.compute() if needed and split.has_masks else {}),
         "reconstruction": reconstruction.compute(),
         **(tokens.compute(count) if tokens else {}),
         "diagnostics": {**diagnostics.compute(), "update_spectral_norm": spectral_norm},
@@ -180,6 +187,45 @@ def _spectral_norm(
             return None
         total += norm * (len(indices) / count)
     return total
+
+
+def _update(metrics: dict[str, ScoredImages], masks: Tensor, true: Tensor, indices: Int[np.ndarray, "B"]) -> None:
+    for metric in metrics.values():
+        if isinstance(metric, InstanceSegmentation):
+            metric.update(masks, true, torch.from_numpy(indices))
+        else:
+            metric.update(masks, true)
+
+
+class _NeededSlots:
+    """Scores of the slots that each image needs, and how well they count."""
+
+    def __init__(self, model: nn.Module, protocol: EvaluateRecipe, device: torch.device | str) -> None:
+        if not isinstance(model, MixtureModel):
+            raise InputError("adaptive slots need a decoder that paints each slot, which mixture models alone have.")
+        self._metrics = _metrics(protocol, device)
+        self._counts = {name: ObjectCount().to(device) for name in ("adaptive", "slots_with_pixels")}
+
+    def update(
+        self,
+        output: Output,
+        image: Float[Tensor, "B 3 H W"],
+        true: Int[Tensor, "B H W"],
+        indices: Int[np.ndarray, "B"],
+    ) -> None:
+        """Take in a batch, images in [0, 1]."""
+        found = needed_slots(output, image)
+        owned = nn.functional.one_hot(output.segmentation().flatten(1), output.masks.shape[1])  # (B, P, K)
+        self._counts["adaptive"].update(found.objects(), true)
+        self._counts["slots_with_pixels"].update(owned.any(dim=1).sum(dim=1) - 1, true)
+        _update(self._metrics, found.masks, true, indices)
+
+    def compute(self) -> dict[str, Any]:
+        """`adaptive_masks` and `object_count`."""
+        counted = {name: metric.compute() for name, metric in self._counts.items()}
+        errors = {name: float(scores.count_error) for name, scores in counted.items()}
+        constant = float(counted["adaptive"].count_error_of_constant)
+        return {"adaptive_masks": _summary(self._metrics), "object_count": {**errors, "best_constant": constant}}
 
 
 class _BatchMean(MeanOverImages):

@@ -57,6 +57,7 @@ def evaluate_run(
     iterations: int | None = None,
     generated: int = GENERATED,
     lpips: Sequence[Path] = (),
+    adaptive: bool = False,
     device: str = "cpu",
     command: str = "",
     progress: Callable[[int, int], None] | None = None,
@@ -72,6 +73,7 @@ def evaluate_run(
         generated: Of a transformer model: how many images to decode from their slots alone, with the weights of
             `last`; 0 means none, in the pictures neither.
         lpips: Of a radiance model: files of the weights that this metric needs.
+        adaptive: Of a mixture: score the slots that each image needs, too.
         device: Where to evaluate.
         command: What the user typed, for the report.
         progress: Called with (images done, images in all), for each checkpoint from 0 on.
@@ -109,6 +111,7 @@ def evaluate_run(
             iterations=iterations,
             generated=generated if name == "last" else 0,
             lpips=distance,
+            adaptive=adaptive,
             device=device,
             progress=progress,
         )
@@ -231,7 +234,8 @@ def _suffix(run: Path, recipe: Recipe, data: DataRecipe, dataset: PackedDataset,
         and dataset.split == recipe.data.test_split
         and (data.root is None or trained_on in (None, dataset.manifest.fingerprint))
     )
-    parts = [] if is_own else [data.name, dataset.split]
+    objects = "" if data.scene_objects == recipe.data.scene_objects else "-{}-{}".format(*data.scene_objects)
+    parts = [] if is_own else [data.name + objects, dataset.split]
     if iterations is not None:
         parts.append(f"iterations{iterations}")
     return "".join(f"_{part}" for part in parts)

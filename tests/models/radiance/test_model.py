@@ -136,6 +136,24 @@ def test_leaving_the_outside_out_equals_multiplying_by_zero(monkeypatch: pytest.
         torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-12)
 
 
+def test_the_box_has_a_height_of_its_own_and_objects_may_stay_in_it() -> None:
+    model = tiny(box=2.0, box_bottom=-0.5, box_top=1.5, stay_in_box=True, object_frame="camera")
+    _, frame = looking(model)
+    along = torch.linspace(-2.5, 2.5, 11, dtype=torch.float64)
+    world = torch.cartesian_prod(along, along, along)[None]
+    slots = slots_of(model)
+    raw = model._objects(world / model.frustum.scene_scale, slots[:, 1:], frame, local=False)
+    inside = ((world[..., :2].abs() <= 2) & (world[..., 2:] >= -0.5) & (world[..., 2:] <= 1.5)).all(dim=-1)[0]
+    assert (raw[0, :, ~inside] == 0).all()
+    assert (raw[0, :, inside] != 0).any(dim=-1).all()
+    free = tiny(box=2.0, box_bottom=-0.5, box_top=1.5, object_frame="camera")
+    everywhere = free._objects(world / model.frustum.scene_scale, slots[:, 1:], frame, local=False)
+    torch.testing.assert_close(everywhere[0, :, inside], raw[0, :, inside])
+    assert (everywhere[0, :, ~inside] != 0).any()
+    with pytest.raises(ValueError, match="box_top must be above"):
+        tiny(box_bottom=1.0, box_top=1.0)
+
+
 def test_a_crop_is_rendered_as_a_crop_of_the_whole() -> None:
     model, slots = tiny(), slots_of(tiny())
     poses = cameras(1)

@@ -68,6 +68,8 @@ class RadianceModel(
         focal_x, focal_y, near, far, scene_scale: The lens, and the depths that are looked at, as in `Frustum`.
         box: Half the side of the cube around the world's origin that objects are kept in while locality is on, in
             world units.
+        box_bottom, box_top: Lowest and highest z that objects are kept in, in world units; None means the cube's.
+        stay_in_box: Keep objects in the box for good, in training and after; the published model lets them out.
         object_frame: In which axes objects are described. "azimuth": the world's, turned with the input camera about
             the vertical. "camera": the input camera's. "camera_published": the same with the published mixture of
             units, for its checkpoints (uorf 5.6).
@@ -92,6 +94,9 @@ class RadianceModel(
         far: float = 20.0,
         scene_scale: float = 7.0,
         box: float = 4.5,
+        box_bottom: float | None = None,
+        box_top: float | None = None,
+        stay_in_box: bool = False,
         object_frame: ObjectFrame = "azimuth",
     ) -> None:
         super().__init__()
@@ -104,7 +109,13 @@ class RadianceModel(
             raise ValueError(f"box is {box}; give half the side of the objects' cube, above 0, in world units.")
         self.frustum = Frustum(focal=(focal_x, focal_y), near=near, far=far, scene_scale=scene_scale)
         self.image_size, self.num_slots = input_size, num_slots
-        self.box, self.object_frame = box, object_frame
+        low, high = -box if box_bottom is None else box_bottom, box if box_top is None else box_top
+        if low >= high:
+            raise ValueError(f"the box is from z = {low} up to {high}; box_top must be above box_bottom.")
+        self.box, self.object_frame, self.stay_in_box = box, object_frame, stay_in_box
+        # Half the sides of the box, and its middle, in scene units; objects turn about the vertical alone.
+        self.box_half = tuple(side / scene_scale for side in (box, box, (high - low) / 2))
+        self.box_middle = (0.0, 0.0, (low + high) / 2 / scene_scale)
         self.encoder = ViewEncoder(slot_size, halved=halved)
         self.slot_encoder = BackgroundSlotEncoder(
             num_slots,
@@ -192,7 +203,7 @@ class RadianceModel(
         moved: Float[Tensor, "K 3"] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Seen:
-        """Render whole views of any cameras, with objects free of their box.
+        """Render whole views of any cameras; objects are free of their box, unless they stay in it for good.
 
         Args:
             slots: From `find`, or put together from several of them.
@@ -383,9 +394,11 @@ class RadianceModel(
             slots: From `find`.
             frame: From `frame_of` the input view.
         """
-        half = self.box / self.frustum.scene_scale
-        along = torch.linspace(-half, half, _GRID).to(slots)
-        points = torch.cartesian_prod(along, along, along).expand(len(slots), -1, 3)  # (B, P, 3), the world's axes
+        sides = [
+            middle + torch.linspace(-half, half, _GRID).to(slots)
+            for middle, half in zip(self.box_middle, self.box_half, strict=True)
+        ]
+        points = torch.cartesian_prod(*sides).expand(len(slots), -1, 3)  # (B, P, 3), in the world's axes
         objects = self._objects(points, slots[:, 1:], frame, local=False)
         raw = torch.cat([self.background_field(encode(points), slots[:, :1]), objects], dim=1)  # (B, K, P, 4)
         found = compose(raw[:, :, None])  # as the samples of one ray
@@ -407,13 +420,13 @@ class RadianceModel(
     ) -> Float[Tensor, "B k P 4"]:
         """Raw densities and colours of the objects at points of the world, in scene units."""
         own = points @ frame[:, :3, :3].mT + frame[:, None, :3, 3]  # (B, P, 3)
-        if not local:
+        if not (local or self.stay_in_box):
             raw: Tensor = self.object_field(encode(own), slots)
             return raw
-        half = self.box / self.frustum.scene_scale
         # In the world's axes where objects have the camera's: a box around the camera would hold nothing.
         boxed = own if self.object_frame == "azimuth" else points
-        inside = (boxed.abs() <= half).all(dim=-1)  # (B, P)
+        off_middle = boxed - boxed.new_tensor(self.box_middle)
+        inside = (off_middle.abs() <= boxed.new_tensor(self.box_half)).all(dim=-1)  # (B, P)
         out = points.new_zeros(len(points), slots.shape[1], points.shape[1], 4)
         for scene, chosen in enumerate(inside):  # as many points as each scene has there
             where = chosen.nonzero().squeeze(1)
