@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from boqsa.commands import main
-from boqsa.data import PackedDataset, write_packed
+from boqsa.data import PackedDataset, builtin, write_packed
 from boqsa.errors import BoqsaError
 from boqsa.inference.load import build_model, load, model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE, write_checkpoint
@@ -156,6 +156,31 @@ def test_command_prints_a_table(run: Path, capsys: pytest.CaptureFixture[str]) -
     assert "k-means" in shown
 
 
+def test_needed_slots_are_scored_and_their_counting_is_shown(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run), "--adaptive"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "last, adaptive" in shown
+    assert "objects counted wrong by (mean absolute error): adaptive" in shown
+    assert "Needed slots alone" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_scenes_of_another_number_of_objects_have_a_file_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOQSA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(builtin, "TEST_SCENES", 6)
+    recipe = replace(recipe_for(tmp_path), data=DataRecipe(name="scenes", image_size=16))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / RECIPE).write_text(recipe.to_json())
+    model, config = build_model(recipe), model_config(recipe)
+    write_checkpoint(folder / CHECKPOINTS / "last", model, config=config, step=7, recipe_hash=recipe.hash)
+    assert main(["evaluate", str(folder), "--scene-objects", "1", "1", "--adaptive"]) == 0
+    metrics = json.loads((folder / "metrics_scenes-1-1_test.json").read_text())
+    assert metrics["scores"]["last"]["object_count"]["best_constant"] == 0  # one object each
+    assert not (folder / "metrics.json").exists()
+
+
 def test_a_transformer_is_scored_and_shown(transformer_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(transformer_run), "--generate", "3"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
@@ -220,6 +245,7 @@ def test_other_pictures_under_the_same_name_are_not_the_runs_own(run: Path, pack
         (["RUN", "--split", "dev"], "has no split 'dev'"),
         (["RUN", "--data.root", "nowhere"], "nowhere"),
         (["RUN", "--dataset", "objectsroom"], "data.root is missing"),
+        (["RUN", "--scene-objects", "1", "2"], "--scene-objects is for the built-in scenes"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(
