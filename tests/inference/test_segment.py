@@ -13,6 +13,8 @@ from boqsa.inference import Segmenter, segment
 from boqsa.inference.load import build_model
 from boqsa.inference.segment import IGNORE, enlarged_labels
 from boqsa.models import MixtureModel
+from boqsa.models.adaptive import needed_slots
+from boqsa.recipes import DataRecipe, Recipe, TransformerRecipe
 
 
 def random_picture(height, width, seed=0):
@@ -133,3 +135,18 @@ def test_impossible_settings_are_refused(model, recipe):
     crowded = MixtureModel(**{**build_model(recipe)._hub_mixin_config, "num_slots": 256})
     with pytest.raises(InputError, match="256 slots"):
         Segmenter(crowded)
+
+
+def test_adaptive_labels_are_those_of_the_needed_slots(model, recipe):
+    picture = random_picture(16, 16)
+    found = Segmenter(model, adaptive=True).predict(picture)
+    image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        needed = needed_slots(model(image), image.float() / 255)
+    np.testing.assert_array_equal(found.labels, needed.segmentation()[0].numpy())
+    assert set(np.unique(found.labels)) <= set(needed.is_needed[0].nonzero().flatten().tolist())
+    transformer = Recipe(
+        name="tiny", data=DataRecipe(name="scenes", image_size=16), model=TransformerRecipe(num_slots=2)
+    )
+    with pytest.raises(InputError, match="mixture models alone"):
+        Segmenter(build_model(transformer), adaptive=True)

@@ -36,6 +36,8 @@ class Segment:
     is squeezed, and every pixel gets a slot."""
     iterations: int | None = None
     """Slot-attention steps; by default the trained number."""
+    adaptive: bool = False
+    """Mixture models: leave out the slots that a picture does not need, without labels."""
     also: tuple[Literal["coco", "cvat", "grey"], ...] = ()
     """More outputs. coco: instances.json, COCO instances with run lengths; cvat: cvat.zip, for its import of
     "Segmentation mask 1.1"; grey: a_grey.png, label maps without colours, as FiftyOne and OpenCV want them."""
@@ -58,7 +60,11 @@ def main(arguments: list[str]) -> int:
     from boqsa.inference.exchange import write_coco, write_cvat, write_grey
 
     segmenter = Segmenter.from_pretrained(
-        chosen.run, checkpoint=chosen.checkpoint, crop=chosen.crop, iterations=chosen.iterations
+        chosen.run,
+        checkpoint=chosen.checkpoint,
+        crop=chosen.crop,
+        iterations=chosen.iterations,
+        adaptive=chosen.adaptive,
     )
     with progress_bar("segmenting") as progress:
         done, skipped = segment_files(

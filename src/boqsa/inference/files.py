@@ -277,6 +277,7 @@ def _settings(segmenter: Segmenter) -> dict[str, str]:
         "model": weights.hexdigest(),
         "crop": str(segmenter.crop),
         "iterations": str(segmenter.iterations),
+        "adaptive": str(segmenter.adaptive),
     }
 
 

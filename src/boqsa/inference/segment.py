@@ -20,7 +20,8 @@ from torch.nn.functional import interpolate
 from boqsa.errors import InputError
 from boqsa.inference.load import load
 from boqsa.inference.picture import to_picture
-from boqsa.models import Noise, TransformerModel
+from boqsa.models import MixtureModel, Noise, TransformerModel
+from boqsa.models.adaptive import needed_slots
 from boqsa.models.published import Model
 from boqsa.models.radiance import RadianceModel
 from boqsa.reports import overlay
@@ -126,21 +127,28 @@ class Segmenter:
         crop: False squeezes the picture, so that every pixel gets a label. True takes the largest central
             square, as training does.
         iterations: Slot-attention steps; None means the trained number.
+        adaptive: Leave out the slots that a picture does not need (`boqsa.models.adaptive`); mixture models alone.
 
     Raises:
-        InputError: if `iterations` is below 1, or the model has more slots than a label map can name.
+        InputError: if `iterations` is below 1, the model has more slots than a label map can name, or its slots cannot
+            be adaptive.
 
     Example:
         >>> segmenter = boqsa.Segmenter.from_pretrained("RUN")  # doctest: +SKIP
         >>> segmenter.predict("photo.jpg").labels  # doctest: +SKIP
     """
 
-    def __init__(self, model: Model, *, crop: bool = False, iterations: int | None = None) -> None:
+    def __init__(
+        self, model: Model, *, crop: bool = False, iterations: int | None = None, adaptive: bool = False
+    ) -> None:
         if iterations is not None and iterations < 1:
             raise InputError(f"iterations is {iterations}; it must be at least 1.")
         if model.num_slots > IGNORE:
             raise InputError(f"the model has {model.num_slots} slots; a label map holds at most {IGNORE}.")
+        if adaptive and not isinstance(model, MixtureModel):
+            raise InputError("adaptive slots need a decoder that paints each slot, which mixture models alone have.")
         self.model = model.eval()
+        self.adaptive = adaptive
         self.crop = crop
         self.iterations = iterations
 
@@ -152,19 +160,21 @@ class Segmenter:
         checkpoint: str = "last",
         crop: bool = False,
         iterations: int | None = None,
+        adaptive: bool = False,
         device: str | torch.device = "cpu",
     ) -> "Segmenter":
         """The model of a run folder, of a saved model, or of a name on the hub.
 
         Args:
             path_or_hub_id, checkpoint: As for `boqsa.load`.
-            crop, iterations: As for the class.
+            crop, iterations, adaptive: As for the class.
             device: Where the model goes.
 
         Raises:
             RunError, InputError: as `boqsa.load`, and as the class.
         """
-        return cls(load(path_or_hub_id, checkpoint=checkpoint).to(device), crop=crop, iterations=iterations)
+        model = load(path_or_hub_id, checkpoint=checkpoint).to(device)
+        return cls(model, crop=crop, iterations=iterations, adaptive=adaptive)
 
     def predict(self, picture: Any) -> Segmentation:
         """Segment one picture: a path, a PIL image, an array (H, W, 3) or (H, W), or a tensor (3, H, W); numbers are
@@ -190,7 +200,10 @@ class Segmenter:
                 noise=Noise(queries=start.expand(len(pictures), *start.shape)),
                 **({"predict_tokens": False} if isinstance(self.model, TransformerModel) else {}),
             )
-        masks = output.masks.squeeze(2).float().cpu()  # (B, K, h, w)
+            masks = output.masks
+            if self.adaptive:
+                masks = needed_slots(output, image.to(masks.device).float() / 255).masks
+        masks = masks.squeeze(2).float().cpu()  # (B, K, h, w)
         slots = output.slots.float().cpu().numpy()
         reconstruction = output.reconstruction.float().cpu().numpy()
         for index, (picture, window) in enumerate(zip(pictures, windows, strict=True)):
