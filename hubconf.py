@@ -9,7 +9,7 @@ except ImportError:  # the repository was downloaded and not installed
     sys.path.insert(0, str(Path(__file__).parent / "src"))
     from boqsa.inference.load import load as _load
 
-dependencies = ["torch", "numpy", "scipy", "jaxtyping", "safetensors", "huggingface_hub"]
+dependencies = ["torch", "numpy", "scipy", "jaxtyping", "safetensors", "huggingface_hub", "PIL", "filelock"]
 
 
 def boqsa(path_or_hub_id, checkpoint="last"):

@@ -195,6 +195,33 @@ def test_other_tools_open_the_results(run, pictures, tmp_path, capsys):
     assert "2 segmented, 2 of them by an earlier call" in capsys.readouterr().out
 
 
+def test_what_other_tools_cannot_tell_apart_and_what_is_not_ours_is_refused(run, pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    Image.open(pictures / "a.png").save(pictures / "a.jpg")
+    assert main(["segment", run, str(pictures), "--out", str(out), "--also", "cvat"]) == 2
+    assert "a is there twice; rename one of the two" in capsys.readouterr().err
+    assert not (out / "cvat.zip").exists()
+    (out / "instances.json").write_text('{"mine": 1}')
+    assert main(["segment", run, str(pictures), "--out", str(out), "--also", "coco"]) == 2
+    assert "was not made by boqsa" in capsys.readouterr().err
+    assert (out / "instances.json").read_text() == '{"mine": 1}'
+    Image.open(pictures / "a.png").save(pictures / "a_grey.png")
+    arguments = ["segment", run, str(pictures / "a.png"), str(pictures / "a_grey.png"), "--out", str(pictures)]
+    assert main([*arguments, "--also", "grey"]) == 2
+    assert "would overwrite the picture" in capsys.readouterr().err
+
+
+def test_what_lies_outside_the_crop_has_a_name_for_cvat(run, pictures, tmp_path):
+    out = tmp_path / "out"
+    assert main(["segment", run, str(pictures / "a.png"), "--out", str(out), "--crop", "--also", "cvat"]) == 0
+    with zipfile.ZipFile(out / "cvat.zip") as archive, archive.open("SegmentationClass/a.png") as file:
+        shown = np.asarray(Image.open(file).convert("RGB"))
+        named = [line.split(":")[:2] for line in archive.read("labelmap.txt").decode().splitlines()[1:]]
+    known = {tuple(map(int, colour.split(","))) for _, colour in named}
+    assert {tuple(colour) for colour in shown.reshape(-1, 3).tolist()} <= known
+    assert named[-1][0] == "outside"
+
+
 def test_help_explains_every_option(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["segment", "--help"])

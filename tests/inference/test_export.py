@@ -127,17 +127,20 @@ def test_iterations_are_those_that_were_asked_for(model, tmp_path: Path) -> None
     assert np.abs(slots - often.numpy()).max() > 1e-3
 
 
-def test_a_file_that_differs_is_not_written(model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("wrong", [2e-4, float("nan")])
+def test_a_file_that_differs_is_not_written(
+    wrong: float, model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"before")
     real = export._run_onnx
 
     def other(file: Path):
         run = real(file)
-        return lambda image: tuple(value + 2e-4 for value in run(image))
+        return lambda image: tuple(value + wrong for value in run(image))
 
     monkeypatch.setattr(export, "_run_onnx", other)
-    with pytest.raises(MachineError, match=r"differs from the model by 2\.\de-04"):
+    with pytest.raises(MachineError, match=r"differs from the model by (2\.\de-04|inf)"):
         export.export(Segmenter(model), path, to="onnx")
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
@@ -147,6 +150,8 @@ def test_what_cannot_be_exported_is_said(model, tmp_path: Path, monkeypatch: pyt
     radiance = RadianceModel(input_size=16, num_slots=3, slot_size=8)
     with pytest.raises(InputError, match="use `boqsa render`"):
         export.export(Segmenter(radiance), tmp_path / "a.onnx", to="onnx")
+    with pytest.raises(InputError, match="leave adaptive out"):
+        export.export(Segmenter(model, adaptive=True), tmp_path / "a.onnx", to="onnx")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MachineError, match=r"pip install 'boqsa\[export\]'"):
         export.export(Segmenter(model), tmp_path / "a.onnx", to="onnx")

@@ -1,5 +1,7 @@
 """Files and folders: which are found, what the outputs are called and hold, and what is left untouched."""
 
+import copy
+import os
 import shutil
 import threading
 
@@ -181,6 +183,7 @@ def test_a_call_that_was_cut_off_goes_on(model, tmp_path, monkeypatch):
 
 
 def test_what_is_done_is_done_again_only_if_something_changed(model, tmp_path):
+    model = copy.deepcopy(model)  # it is changed below
     paint(tmp_path / "in" / "a.png")
     paint(tmp_path / "in" / "b.png", seed=1)
     out = tmp_path / "out"
@@ -239,3 +242,61 @@ def test_few_pictures_are_in_memory(model, tmp_path, monkeypatch):
     assert alive == 0
     assert told[-1] == (40, 40)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_a_picture_that_changes_while_it_is_read_is_skipped(model, tmp_path, monkeypatch):
+    paths = [paint(tmp_path / "in" / name) for name in ("a.png", "b.png", "c.png")]
+    real = files.read_picture
+
+    def changing(path):
+        pixels = real(path)
+        if path.name == "a.png":
+            paint(path, size=(33, 44))
+        if path.name == "b.png":
+            path.unlink()
+        return pixels
+
+    monkeypatch.setattr(files, "read_picture", changing)
+    done, skipped = segment_files(Segmenter(model), [tmp_path / "in"], tmp_path / "out")
+    assert [entry.image for entry in done] == paths[2:]
+    assert [entry.image for entry in skipped] == paths[:2]
+    assert "changed while it was read" in skipped[0].reason
+    assert "cannot be read" in skipped[1].reason
+
+
+def test_results_of_other_settings_that_were_cut_off_are_made_again(model, tmp_path, monkeypatch):
+    path, out = paint(tmp_path / "a.png", size=(30, 20)), tmp_path / "out"
+    segment_files(Segmenter(model), [path], out)
+    before = (out / "a_labels.png").read_bytes()
+    real = files.save_png
+
+    def dying(file, *rest, **options):
+        if file.name == "a_overlay.png":
+            raise KeyboardInterrupt
+        real(file, *rest, **options)
+
+    monkeypatch.setattr(files, "save_png", dying)
+    with pytest.raises(KeyboardInterrupt):
+        segment_files(Segmenter(model, iterations=1, crop=True), [path], out)
+    monkeypatch.setattr(files, "save_png", real)
+    assert (out / "a_labels.png").read_bytes() != before
+    (again,), _ = segment_files(Segmenter(model), [path], out)
+    assert again.is_new
+    assert (out / "a_labels.png").read_bytes() == before
+
+
+def test_another_picture_of_the_same_name_size_and_time_is_another(model, tmp_path):
+    one, other = (paint(tmp_path / name / "a.bmp", seed=seed) for seed, name in enumerate(("x", "y")))
+    os.utime(other, ns=(one.stat().st_atime_ns, one.stat().st_mtime_ns))
+    assert one.stat().st_size == other.stat().st_size
+    for path in (one, other):
+        (entry,), _ = segment_files(Segmenter(model), [path], tmp_path / "out")
+        assert entry.is_new
+
+
+def test_the_trained_number_of_iterations_and_the_same_number_are_the_same(model, tmp_path):
+    path = paint(tmp_path / "a.png")
+    segment_files(Segmenter(model), [path], tmp_path / "out")
+    trained = model.slot_encoder.iterations
+    (entry,), _ = segment_files(Segmenter(model, iterations=trained), [path], tmp_path / "out")
+    assert not entry.is_new

@@ -203,6 +203,10 @@ def test_other_weights_than_the_manifest_s_are_refused(hub, run, tmp_path, model
         boqsa.load("someone/model")
     with pytest.raises(RunError, match=r"sha256 of model\.safetensors"):
         boqsa.load(folder)
+    for wrong in ("{}", "[]", '{"sha256": []}'):
+        (folder / "manifest.json").write_text(wrong)
+        with pytest.raises(RunError, match=r"manifest\.json has no digests"):
+            boqsa.load(folder)
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "runs/typo", "typo"])

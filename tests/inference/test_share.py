@@ -113,13 +113,67 @@ def test_a_protocol_hash_is_of_what_scores_depend_on(run: Path) -> None:
 def test_what_stands_in_the_way_stays(run: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")
-    with pytest.raises(InputError, match="was not made by `boqsa share`"):
+    with pytest.raises(InputError, match=r"has notes\.txt, which `boqsa share` did not make"):
         share(run, tmp_path / "mine")
     (run / "metrics.json").write_text("{")
     with pytest.raises(RunError, match="is damaged"):
         share(run, tmp_path / "shared")
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
     assert not (tmp_path / "shared").exists()
+
+
+def test_a_link_in_a_stranger_s_run_is_not_followed(run: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("PRIVATE KEY")
+    folder = run / CHECKPOINTS / "last"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["sha256"]["config.json"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to(secret)
+    with pytest.raises(RunError, match=r"knows no file config\.json"):
+        share(run, tmp_path / "shared")
+    assert not (tmp_path / "shared").exists()
+
+
+def test_a_run_that_goes_on_meanwhile_is_not_mixed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = shutil.copyfile
+
+    def copying(source: Path, target: Path) -> None:
+        real(source, target)
+        Path(target).write_bytes(Path(target).read_bytes() + b" ")
+
+    monkeypatch.setattr(module.shutil, "copyfile", copying)
+    with pytest.raises(RunError, match="changed while it was copied"):
+        share(run, tmp_path / "shared")
+    assert not (tmp_path / "shared").exists()
+
+
+def test_scores_of_another_step_are_not_shown_for_these_weights(run: Path, tmp_path: Path) -> None:
+    metrics = json.loads((evaluated(run) / "metrics.json").read_text())
+    metrics["scores"]["last"]["step"] = 12345
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(RunError, match="is of step 12345, and last is of step"):
+        share(run, tmp_path / "shared")
+
+
+def test_scores_that_are_none_and_runs_without_masks_have_a_card(run: Path, tmp_path: Path) -> None:
+    metrics = json.loads((evaluated(run) / "metrics.json").read_text())
+    metrics["scores"]["last"]["decoder_masks"]["ari_fg"] = None
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert "0.500" in (share(run, tmp_path / "shared") / "README.md").read_text()
+    metrics["scores"], metrics["baselines"] = {"last": {}}, {}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert "no masks to score against" in (share(run, tmp_path / "shared") / "README.md").read_text()
+
+
+def test_what_a_user_added_to_a_shared_folder_stays(run: Path, tmp_path: Path) -> None:
+    folder = share(run, tmp_path / "shared")
+    (folder / ".git").mkdir()
+    with pytest.raises(InputError, match=r"has \.git, which `boqsa share` did not make"):
+        share(run, folder)
+    (tmp_path / "empty").mkdir()
+    assert (share(run, tmp_path / "empty") / "README.md").is_file()
 
 
 class Hub:

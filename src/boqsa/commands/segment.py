@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
     if "coco" in chosen.also:
         write_coco(chosen.out / "instances.json", done, slots)
     if "cvat" in chosen.also:
-        write_cvat(chosen.out / "cvat.zip", done, slots)
+        write_cvat(chosen.out / "cvat.zip", done, slots, with_outside=chosen.crop)
     if "grey" in chosen.also:
         write_grey(done)
     if chosen.json:

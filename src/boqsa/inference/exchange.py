@@ -5,6 +5,7 @@ Slots have no class; where a format wants one, it is the slot. A slot that owns 
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,15 @@ from PIL import Image
 from boqsa.atomic import atomic_file
 from boqsa.data.run_lengths import encode_run_lengths
 from boqsa.errors import InputError
-from boqsa.inference.files import Segmented
-from boqsa.inference.segment import Segmentation, area_of, boxes_of, confidence_of
+from boqsa.inference.files import Segmented, grey_path
+from boqsa.inference.segment import IGNORE, Segmentation, area_of, boxes_of, confidence_of
 from boqsa.reports import save_png, slot_colours
 
 if TYPE_CHECKING:
     from supervision import Detections
+
+
+_COCO_START = '{"info": {"description": "slots found by boqsa"}'
 
 
 def to_supervision(found: Segmentation) -> "Detections":
@@ -74,11 +78,15 @@ def coco_categories(num_slots: int, names: Sequence[str] = ()) -> list[dict[str,
     return [{"id": slot + 1, "name": slot_name(slot, names), "supercategory": "slot"} for slot in range(num_slots)]
 
 
-def label_map_text(num_slots: int, names: Sequence[str] = ()) -> str:
-    """The `labelmap.txt` that CVAT wants beside indexed label maps: name and colour of each slot."""
+def label_map_text(num_slots: int, names: Sequence[str] = (), *, with_outside: bool = False) -> str:
+    """The `labelmap.txt` that CVAT wants beside indexed label maps: name and colour of each slot, and, `with_outside`,
+    of what lies outside the crop."""
+    colours = slot_colours(IGNORE + 1)
+    called = {slot_name(slot, names): colours[slot] for slot in range(num_slots)}
+    if with_outside:
+        called["outside"] = colours[IGNORE]
     lines = ["# label:color_rgb:parts:actions"]
-    for slot, colour in enumerate(slot_colours(num_slots)):
-        lines.append(f"{slot_name(slot, names)}:{','.join(map(str, colour))}::")
+    lines += [f"{name}:{','.join(map(str, colour))}::" for name, colour in called.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -87,9 +95,10 @@ def write_coco(path: str | Path, entries: Sequence[Segmented], num_slots: int, n
 
     `file_name` is a picture's path below the folder that holds all of them.
     """
+    _require_own(Path(path), _COCO_START.encode())
     folder = _common_folder(entries)
     with atomic_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
-        file.write('{"info": {"description": "slots found by boqsa"}, "images": [')
+        file.write(f'{_COCO_START}, "images": [')
         for number, entry in enumerate(entries, start=1):
             with Image.open(entry.labels) as picture:
                 width, height = picture.size
@@ -106,15 +115,29 @@ def write_coco(path: str | Path, entries: Sequence[Segmented], num_slots: int, n
         file.write("\n]}\n")
 
 
-def write_cvat(path: str | Path, entries: Sequence[Segmented], num_slots: int, names: Sequence[str] = ()) -> None:
+def write_cvat(
+    path: str | Path,
+    entries: Sequence[Segmented],
+    num_slots: int,
+    names: Sequence[str] = (),
+    *,
+    with_outside: bool = False,
+) -> None:
     """An archive that CVAT imports as "Segmentation mask 1.1": label maps by the colours of `labelmap.txt`.
 
     Maps lie at their pictures' paths below the folder that holds all of them.
     """
+    _require_own(Path(path), b"PK")
     folder = _common_folder(entries)
     places = [os.path.splitext(os.path.relpath(entry.image, folder))[0].replace(os.sep, "/") for entry in entries]
+    twice = [place for place, times in Counter(places).items() if times > 1]
+    if twice:
+        raise InputError(
+            f"CVAT knows pictures by their names without suffix, and {twice[0]} is there twice; rename one of the two."
+        )
+    _require_text(places)
     with atomic_file(path) as partial, ZipFile(partial, "w") as archive:
-        archive.writestr("labelmap.txt", label_map_text(num_slots, names))
+        archive.writestr("labelmap.txt", label_map_text(num_slots, names, with_outside=with_outside))
         archive.writestr("ImageSets/Segmentation/default.txt", "".join(f"{place}\n" for place in places))
         for entry, place in zip(entries, places, strict=True):
             archive.write(entry.labels, f"SegmentationClass/{place}.png")
@@ -126,12 +149,24 @@ def write_grey(entries: Sequence[Segmented]) -> None:
     for entry in entries:
         with Image.open(entry.labels) as picture:
             labels = np.asarray(picture)
-        save_png(grey_path(entry.labels), labels)
+        save_png(grey_path(entry.labels.with_name(entry.labels.name.removesuffix("_labels.png"))), labels)
 
 
-def grey_path(labels: Path) -> Path:
-    """The grey map beside a label map."""
-    return labels.with_name(f"{labels.name.removesuffix('_labels.png')}_grey.png")
+def _require_own(path: Path, start: bytes) -> None:
+    """Go on if there is no such file, or one that begins as ours do."""
+    if not path.is_file():
+        return
+    with open(path, "rb") as file:
+        if file.read(len(start)) != start:
+            raise InputError(f"{path} is there and was not made by boqsa; move it, or choose another --out.")
+
+
+def _require_text(names: Sequence[str]) -> None:
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{name!a} is no UTF-8, which the archive needs; rename that picture.") from None
 
 
 def _common_folder(entries: Sequence[Segmented]) -> str:

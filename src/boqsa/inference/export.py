@@ -55,6 +55,8 @@ class ExportedModel(nn.Module):
         super().__init__()
         if isinstance(segmenter.model, RadianceModel):
             raise InputError("a radiance model renders scenes and cannot be exported; use `boqsa render`.")
+        if segmenter.adaptive:
+            raise InputError("an exported model has all of its slots; leave adaptive out, and choose slots outside.")
         self.model = segmenter.model.float().cpu()
         self.iterations, self.facts = segmenter.iterations, facts_of(segmenter)
         self.start: Tensor
@@ -164,6 +166,8 @@ def _difference(model: ExportedModel, run: Run) -> float:
     for batch in _TRIED:
         image = _example(model, batch)
         for name, own, other in zip(OUTPUTS, model(image), run(image), strict=True):
+            if not other.isfinite().all():
+                return float("inf")
             scale = max(1.0, float(own.abs().max())) if name == "slots" else 1.0
             largest = max(largest, float((own - other).abs().max()) / scale)
     return largest

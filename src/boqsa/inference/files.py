@@ -14,6 +14,8 @@ Notable choices:
 
 import hashlib
 import json
+import os
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +32,7 @@ from boqsa.atomic import atomic_file
 from boqsa.errors import InputError
 from boqsa.inference.picture import SUFFIXES, read_picture
 from boqsa.inference.segment import Segmentation, Segmenter, shares_of
+from boqsa.models.adaptive import LEAST_RISE
 from boqsa.reports import save_label_png, save_png
 
 _BATCH_PIXELS = 2**25  # a batch ends here, however few its pictures are, so that a folder of panoramas fits memory
@@ -62,6 +65,8 @@ class _Decoded(NamedTuple):
     path: Path
     output: Path
     pixels: UInt8[np.ndarray, "H W 3"]
+    identity: dict[str, str | int]
+    """Of the file that the pixels are from."""
 
 
 def segment_files(
@@ -135,7 +140,9 @@ def find_pictures(inputs: Sequence[str | Path], out: Path) -> dict[Path, Path]:
         )
     names = _unique_names(list(places.values()))
     pictures = {file: out / name for file, name in zip(places, names, strict=True)}
-    overwritten = known & {path.resolve() for output in pictures.values() for path in output_paths(output)}
+    overwritten = known & {
+        path.resolve() for output in pictures.values() for path in (*output_paths(output), grey_path(output))
+    }
     if overwritten:
         raise InputError(f"the results would overwrite the picture {min(overwritten)}; choose another folder for them.")
     return pictures
@@ -149,6 +156,11 @@ def output_paths(output: Path) -> tuple[Path, Path, Path]:
         output.with_name(f"{name}_overlay.png"),
         output.with_name(f"{name}.npz"),
     )
+
+
+def grey_path(output: Path) -> Path:
+    """Label map without colours of a picture whose output names start with `output`."""
+    return output.with_name(f"{output.name}_grey.png")
 
 
 def _files(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
@@ -229,9 +241,15 @@ def _read_ahead(readers: ThreadPoolExecutor, pictures: Mapping[Path, Path]) -> I
 
 def _read(path: Path, output: Path) -> _Decoded | Skipped:
     try:
-        return _Decoded(path, output, read_picture(path))
+        before = _identity(path)
+        pixels = read_picture(path)
+        if _identity(path) != before:
+            return Skipped(path, f"{path} changed while it was read; segment it again.")
     except InputError as error:
         return Skipped(path, str(error))
+    except OSError as error:
+        return Skipped(path, f"{path} cannot be read: {error.strerror}.")
+    return _Decoded(path, output, pixels, before)
 
 
 def _batches(
@@ -259,9 +277,10 @@ def _write(picture: _Decoded, found: Segmentation, settings: Mapping[str, str]) 
         labels.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make {labels.parent}: {error.strerror}; choose another folder.") from None
+    arrays.unlink(missing_ok=True)  # or, if this is cut off, it would vouch for pictures of other settings
     save_label_png(labels, found.labels)
     save_png(overlay, found.overlay(), quickly=True)
-    made_from = json.dumps({**settings, **_identity(picture.path)})
+    made_from = json.dumps({**settings, **picture.identity})
     with atomic_file(arrays) as partial, open(partial, "wb") as file:
         np.savez_compressed(file, slots=found.slots, masks=found.masks, labels=found.labels, made_from=made_from)
     return Segmented(picture.path, labels, overlay, arrays, found.share.tolist(), is_new=True)
@@ -269,22 +288,23 @@ def _write(picture: _Decoded, found: Segmentation, settings: Mapping[str, str]) 
 
 def _settings(segmenter: Segmenter) -> dict[str, str]:
     """What a result depends on beside the picture."""
-    weights = hashlib.sha256()
-    for name, value in segmenter.model.state_dict().items():
+    model = segmenter.model
+    weights = hashlib.sha256(repr(model._hub_mixin_config).encode())
+    for name, value in model.state_dict().items():
         weights.update(name.encode())
         weights.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return {
         "model": weights.hexdigest(),
         "crop": str(segmenter.crop),
-        "iterations": str(segmenter.iterations),
-        "adaptive": str(segmenter.adaptive),
+        "iterations": str(segmenter.iterations or model.slot_encoder.iterations),
+        "adaptive": str(LEAST_RISE if segmenter.adaptive else None),
     }
 
 
-def _identity(path: Path) -> dict[str, int]:
-    """Size and time of change of a picture's file."""
+def _identity(path: Path) -> dict[str, str | int]:
+    """Place, size and time of change of a picture's file."""
     facts = path.stat()
-    return {"bytes": facts.st_size, "changed": facts.st_mtime_ns}
+    return {"path": os.fsencode(path.resolve()).hex(), "bytes": facts.st_size, "changed": facts.st_mtime_ns}
 
 
 def _earlier(path: Path, output: Path, settings: Mapping[str, str]) -> Segmented | None:
@@ -297,6 +317,6 @@ def _earlier(path: Path, output: Path, settings: Mapping[str, str]) -> Segmented
             if json.loads(str(made["made_from"])) != {**settings, **_identity(path)}:
                 return None
             share = shares_of(made["labels"], len(made["slots"]))
-    except (OSError, ValueError, KeyError, BadZipFile, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile, EOFError, zlib.error):
         return None
     return Segmented(path, labels, overlay, arrays, share.tolist(), is_new=False)

@@ -11,7 +11,13 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -123,8 +129,8 @@ def _load_saved(folder: Path) -> Model:
     if missing:
         raise RunError(f"{folder} is neither a run nor a saved model: it has no {RECIPE} and no {', '.join(missing)}.")
     try:
-        config = read_json(folder / CONFIG)
         _require_digests(folder)
+        config = read_json(folder / CONFIG)
         kind = _kind_of(config)
         model = _build(kind, _checked(kind, config))
         weights = load_file(folder / MODEL)
@@ -143,10 +149,16 @@ def _require_digests(folder: Path) -> None:
     """
     if not (folder / MANIFEST).exists():
         return
-    digests = read_json(folder / MANIFEST)["sha256"]
+    manifest = read_json(folder / MANIFEST)
+    digests = manifest.get("sha256") if isinstance(manifest, dict) else None
+    if not isinstance(digests, dict):
+        raise ValueError(f"its {MANIFEST} has no digests; remove that file if it is another program's")
     wrong = [name for name in (MODEL, CONFIG) if digests.get(name) != sha256(folder / name)]
     if wrong:
-        raise ValueError(f"the sha256 of {' and '.join(wrong)} is not the one in {MANIFEST}; download it again")
+        raise ValueError(
+            f"the sha256 of {' and '.join(wrong)} is not the one in {MANIFEST}; download it again, or remove "
+            f"{MANIFEST} if you saved other weights there"
+        )
 
 
 def _kind_of(config: Any) -> type[Model]:
@@ -222,11 +234,17 @@ def _download(name: str) -> Path:
         config = file(CONFIG, asked or None)  # .../snapshots/<commit>/config.json
         commit = config.parent.name  # a branch may move between two files
         file(MODEL, commit)
+        with suppress(EntryNotFoundError):  # `save_pretrained` writes none
+            try:
+                file(MANIFEST, commit)
+            except LocalEntryNotFoundError:
+                if reachable:  # the network went away in between: it may have one
+                    raise InputError(f"the {MANIFEST} of {name} could not be downloaded; try again.") from None
+    except InputError:
+        raise
     except Exception as error:
         reason = _first_line(error) if reachable else "the hub is out of reach, and nothing was downloaded before"
         raise InputError(f"{nowhere} ({reason}); {expected}.") from None
-    with suppress(EntryNotFoundError):  # `save_pretrained` writes none
-        file(MANIFEST, commit)
     return config.parent
 
 

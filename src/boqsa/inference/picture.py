@@ -19,7 +19,10 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 89_478_485
 """Larger pictures are refused: Pillow calls them possible decompression bombs from here on."""
 
-_SMALLER = f"make it smaller than {MAX_PIXELS // 10**6} million"
+MAX_SIDE = 65_535
+"""Longer pictures are refused too, as by JPEG: masks are enlarged to their whole height at once."""
+
+_SMALLER = f"make it smaller than {MAX_PIXELS // 10**6} million, and no side longer than {MAX_SIDE}"
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS, which starts a program
 
@@ -47,7 +50,7 @@ def to_picture(picture: Any) -> UInt8[np.ndarray, "H W 3"]:
         raise InputError(f"a path, a PIL image, an array or a tensor expected, {type(picture).__name__} found.")
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise InputError(f"an array (height, width, 3) or (height, width) expected, {pixels.shape} found.")
-    if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
+    if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS or max(pixels.shape) > MAX_SIDE:
         raise InputError(f"the picture has {pixels.shape[1]} x {pixels.shape[0]} pixels; {_SMALLER}.")
     if np.issubdtype(pixels.dtype, np.floating):
         if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
@@ -89,7 +92,7 @@ def read_picture(picture: str | Path | Image.Image) -> UInt8[np.ndarray, "H W 3"
 
 def _check_size(picture: Image.Image, name: str) -> None:
     width, height = picture.size
-    if width * height > MAX_PIXELS:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise InputError(f"{name} has {width} x {height} pixels; {_SMALLER}.")
     if not width * height:
         raise InputError(f"{name} has no pixels.")

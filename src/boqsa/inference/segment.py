@@ -186,7 +186,9 @@ class Segmenter:
         return next(self.predict_batch([to_picture(picture)]))
 
     def predict_batch(self, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Iterator[Segmentation]:
-        """Segment RGB pictures (H, W, 3), each of its own size, in one pass of the model; at least one."""
+        """Segment RGB pictures (H, W, 3), each of its own size, in one pass of the model."""
+        if not pictures:
+            return
         windows = [_window(picture.shape[:2], crop=self.crop) for picture in pictures]
         size = self.model.image_size
         small = [squeezed(picture[window], size) for picture, window in zip(pictures, windows, strict=True)]

@@ -14,7 +14,7 @@ import json
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ _SHOWN = {
     "pq": "PQ",
     "nv_ari": "NV-ARI",
 }
-_SELECTION = {"last": "the last step", "best_loss": "lowest held-out loss, without labels"}
+_SELECTION = {"last": "the last step", "best_loss": "lowest held-out loss, without labels", "last-1": "an earlier step"}
 
 
 def share(
@@ -74,14 +74,21 @@ def share(
     manifest = read_manifest(source)
     metrics = _metrics(run)
     others = [_of_other_seed(Path(other), recipe) for other in seeds]
-    if out.exists() and not (out / TRAINING_RECIPE).is_file():
-        raise InputError(f"{out} exists and was not made by `boqsa share`; choose another folder.")
+    if others:
+        if len({one["seed"] for one in others}) < len(others):
+            raise RunError("--seeds names two runs of one seed; give each seed once.")
+        if not metrics or {protocol_hash(one, recipe) for one in others} != {protocol_hash(metrics, recipe)}:
+            raise RunError(
+                "the runs of --seeds were not scored on the same data as this one; evaluate all of them alike."
+            )
+    _require_scores_of(metrics, checkpoint, manifest["step"], recipe, run)
+    _require_own(out)
     with atomic_folder(out) as partial:
         for name in (MODEL, CONFIG):
-            shutil.copyfile(source / name, partial / name)
+            _copy(source / name, partial / name, manifest["sha256"].get(name))
         (partial / TRAINING_RECIPE).write_text(recipe.to_json(), encoding="utf-8")
         if metrics:
-            shutil.copyfile(run / METRICS, partial / METRICS)
+            (partial / METRICS).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
         card = card_of(recipe, metrics, others, checkpoint=checkpoint, step=manifest["step"], licence=licence)
         (partial / CARD).write_text(card, encoding="utf-8")
         files = sorted(path.name for path in partial.iterdir())
@@ -94,6 +101,32 @@ def share(
         }
         (partial / MANIFEST).write_text(json.dumps(whole, indent=2), encoding="utf-8")
     return out
+
+
+def _copy(source: Path, target: Path, digest: str | None) -> None:
+    """Copy a file of a checkpoint, if it is the one that its manifest knows, also while it was copied."""
+    if source.is_symlink() or digest is None:
+        raise RunError(f"{source.parent} is not a whole checkpoint: its manifest knows no file {source.name}.")
+    shutil.copyfile(source, target)
+    if sha256(target) != digest:
+        raise RunError(f"{source} changed while it was copied, as by a run that still trains; share it again.")
+
+
+def _require_own(out: Path) -> None:
+    """Go on if `out` is absent, empty, or what an earlier call made and nobody added to."""
+    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    others = found - {MODEL, CONFIG, MANIFEST, TRAINING_RECIPE, METRICS, CARD}
+    if others or (found and TRAINING_RECIPE not in found):
+        raise InputError(f"{out} has {min(others or found)}, which `boqsa share` did not make; choose another folder.")
+
+
+def _require_scores_of(metrics: Mapping[str, Any], checkpoint: str, step: int, recipe: Recipe, run: Path) -> None:
+    """Go on if the scores are of these weights and this recipe."""
+    scored = metrics.get("scores", {}).get(checkpoint, {}).get("step", step)
+    if metrics and (scored != step or metrics.get("recipe_hash", recipe.hash) != recipe.hash):
+        raise RunError(
+            f"{run / METRICS} is of step {scored}, and {checkpoint} is of step {step} now; type `boqsa evaluate {run}`."
+        )
 
 
 def push(folder: str | Path, hub_id: str, *, private: bool = False) -> str:
@@ -109,6 +142,8 @@ def push(folder: str | Path, hub_id: str, *, private: bool = False) -> str:
     api = HfApi()
     try:
         api.create_repo(hub_id, private=private, exist_ok=True)
+        if private and not api.model_info(hub_id).private:
+            raise ValueError("it exists and is public; make it private there, or choose another name")
         commit = api.upload_folder(folder_path=folder, repo_id=hub_id, commit_message=f"boqsa {boqsa.__version__}")
     except Exception as error:  # each version of the hub's client has its own errors
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -124,7 +159,8 @@ def protocol_hash(metrics: Mapping[str, Any], recipe: Recipe) -> str:
     where = metrics["dataset"]
     text = json.dumps(
         {
-            "protocol": {name: getattr(recipe.evaluate, name) for name in ("task", "select_by")},
+            "task": recipe.evaluate.task,
+            "views": asdict(recipe.evaluate.radiance) if recipe.model.kind == "radiance" else None,
             "data": where["fingerprint"],
             "split": where["split"],
             "image_size": recipe.data.image_size,
@@ -204,7 +240,7 @@ def _card_data(recipe: Recipe, metrics: Mapping[str, Any], checkpoint: str, lice
             metric_value=round(scores[name], 4),
         )
         for name, title in _SHOWN.items()
-        if name in scores
+        if scores.get(name) is not None
     ]
     return ModelCardData(
         license=licence,
@@ -221,7 +257,10 @@ def _scores(recipe: Recipe, metrics: Mapping[str, Any], others: Sequence[Mapping
         return ["Not evaluated."]
     where, found = metrics["dataset"], metrics["scores"]
     names = [name for name in _SHOWN if any(name in _of_checkpoint(metrics, one) for one in found)]
-    notes = [*(["part of the published set"] if where["partial"] else []), *([where["leak"]] if where["leak"] else [])]
+    if not names:
+        return [f"{where['name']}, {where['split']} split: there are no masks to score against."]
+    notes = ["part of the published set"] if where.get("partial") else []
+    notes += [where["leak"]] if where.get("leak") else []
     rows = [
         [f"{one} ({_SELECTION.get(one, 'chosen by labels')})", *_cells(_of_checkpoint(metrics, one), names)]
         for one in found
@@ -238,7 +277,8 @@ def _scores(recipe: Recipe, metrics: Mapping[str, Any], others: Sequence[Mapping
         seeds = ", ".join(str(one["seed"]) for one in runs)
         cells = []
         for name in names:
-            values = [scores[name] for one in runs if name in (scores := _of_checkpoint(one, "last"))]
+            found_values = [_of_checkpoint(one, "last").get(name) for one in runs]
+            values = [value for value in found_values if value is not None]
             spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.3f}{spread}" if values else "")
         paragraphs += [
@@ -275,6 +315,8 @@ def _metrics(run: Path) -> dict[str, Any]:
         found: dict[str, Any] = read_json(run / METRICS)
         for name in ("dataset", "scores", "baselines", "iterations", "seed"):
             found[name]
+        for name in ("name", "split", "images", "fingerprint"):
+            found["dataset"][name]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{run / METRICS} is damaged ({error}); type `boqsa evaluate {run}`.") from None
     return found

@@ -107,6 +107,7 @@ def evaluate(
         `reconstruction_generated` beside `reconstruction`, which is the dVAE's; and `tokens`: `vocabulary`, how many
         of it were `used`, and the `perplexity` of their use (1 to `used`).
     """
+    needed = _NeededSlots(model, protocol, device) if adaptive else None
     if isinstance(model, RadianceModel):
         if num_slots is not None or not isinstance(split, PackedDataset):
             raise ValueError("a radiance model is scored with its own slots, on a packed set of views.")
@@ -115,7 +116,6 @@ def evaluate(
         )
     count = min(limit, len(split)) if limit else len(split)
     transformer = model if isinstance(model, TransformerModel) else None
-    needed = _NeededSlots(model, protocol, device) if adaptive else None
     sources = ("attention_masks",) if transformer else ("decoder_masks", "attention_masks")
     scores: dict[str, dict[str, ScoredImages]] = {
         source: _metrics(protocol, device) for source in sources if split.has_masks

@@ -40,7 +40,7 @@ from boqsa.training.pictures import draw_scenes
 
 HEADLINE = (
     *("ari", "ari_fg", "msc_fg", "nv_ari", "nv_ari_fg"),
-    *("iou", "dice", "border_iou", "border_dice", "fixed_iou", "fixed_dice"),
+    *("iou", "dice", "intersection_iou", "intersection_dice", "border_iou", "border_dice", "fixed_iou", "fixed_dice"),
     *("ap", "pq", "f1", "precision", "recall"),
 )
 PICTURES = 12
