@@ -19,28 +19,7 @@ from boqsa.inference import Segmenter, export
 from boqsa.inference.export import ExportedModel
 from boqsa.inference.load import build_model
 from boqsa.models.radiance import RadianceModel
-from boqsa.recipes import DataRecipe, Recipe, TransformerRecipe
-from boqsa.recipes.recipe import ModelRecipe
-
-TRANSFORMER = TransformerRecipe(
-    num_slots=3,
-    slot_size=8,
-    mlp_size=8,
-    vocab_size=10,
-    width=8,
-    blocks=1,
-    heads=2,
-    encoder_channels=(4,),
-    encoder_strides=(1,),
-)
-SLATE = replace(
-    TRANSFORMER,
-    features="tokens",
-    queries="shared_gaussian",
-    gradient="unrolled",
-    encoder_channels=(),
-    encoder_strides=(),
-)
+from boqsa.recipes import Recipe
 
 
 @pytest.fixture(autouse=True)
@@ -52,18 +31,15 @@ def _without_shape_checks() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", before)
 
 
-def built(model: ModelRecipe) -> torch.nn.Module:
-    torch.manual_seed(0)
-    return build_model(Recipe(name="tiny", data=DataRecipe(name="scenes", image_size=16), model=model)).eval()
-
-
 @pytest.fixture(params=["mixture", "transformer", "slate"])
-def segmenter(request: pytest.FixtureRequest, model) -> Segmenter:
-    return Segmenter(
-        {"mixture": lambda: model, "transformer": lambda: built(TRANSFORMER), "slate": lambda: built(SLATE)}[
-            request.param
-        ]()
-    )
+def segmenter(request: pytest.FixtureRequest, model, transformer, transformer_recipe: Recipe) -> Segmenter:
+    if request.param != "slate":
+        return Segmenter({"mixture": model, "transformer": transformer}[request.param])
+    of_tokens = {"features": "tokens", "queries": "shared_gaussian", "gradient": "unrolled"}
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        slate = build_model(replace(transformer_recipe, model=replace(transformer_recipe.model, **of_tokens)))
+    return Segmenter(slate)
 
 
 def test_onnx_equals_the_model_on_a_hundred_images(segmenter: Segmenter, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from boqsa.models.output import Output
 
 LEAST_RISE = 7.5e-4
 """Of the mean squared error of a picture in [0, 1]: an object on a hundredth of the picture, off by a quarter of the
-range. Chosen on scenes of as many objects as in training, seeds 0 to 2 (docs/adaptive.md)."""
+range. Chosen by the labels of other scenes of one to six objects (docs/adaptive.md)."""
 BORDER_SHARE = 0.25
 """A slot with so much of the border is background and no object."""
 _LEAST_AREA = 1 / 128

@@ -24,7 +24,7 @@ def save_png(path: str | Path, image: Image.Image | NDArray[np.uint8], *, quickl
     Args:
         path: File to write; an old one is replaced.
         image: The picture.
-        quickly: Compress less: a photograph takes a third of the time and a tenth more of the disk.
+        quickly: Compress less: a photograph takes a third of the time and a twentieth more of the disk.
 
     Raises:
         InputError: if the folder of `path` does not exist or cannot be written to.

@@ -41,7 +41,7 @@ ObjectFrame = Literal["azimuth", "camera", "camera_published"]
 _POINTS_AT_ONCE = 16_384
 """Points of one piece: larger ones fall out of the processor's cache (uorf 15)."""
 _POINTS_KEPT = 32_768
-"""Up to so many points of a step the graph is kept as it is: they take a few hundred MiB, and a third of the time."""
+"""Up to so many points of a step the graph is kept as it is, which saves a third of the time."""
 _GRID = 12
 """Points along each side of the box that `occupancy` looks at."""
 
