@@ -80,6 +80,15 @@ class Segmentation(NamedTuple):
         whole[:, *self.window] = interpolate(masks, (height, width), mode="bilinear", antialias=True)[0].numpy()
         return whole
 
+    def certainty(self) -> Float32[np.ndarray, "H W"]:
+        """How sure the slots are of each pixel of the picture: the largest mask there, 1/K (undecided) to 1; 0 outside
+        the crop."""
+        height, width = self.labels[self.window].shape
+        whole = np.zeros(self.labels.shape, np.float32)
+        largest = torch.from_numpy(self.masks.max(axis=0))[None, None]
+        whole[self.window] = interpolate(largest, (height, width), mode="bilinear", antialias=True)[0, 0].numpy()
+        return whole
+
     def slot_picture(self, slot: int) -> UInt8[np.ndarray, "H W 4"]:
         """One slot cut out: RGB and opacity, 255 where the slot owns the pixel.
 

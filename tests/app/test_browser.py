@@ -1,0 +1,103 @@
+"""The page clicked through in a real browser: the system's Chromium, where there is one."""
+
+import io
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from boqsa.app.serve import serving
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; `apt install chromium` brings one"),
+]
+PATIENCE = 60_000  # milliseconds; the machine may be busy
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator["sync_api.Page"]:
+    with serving() as address, sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(PATIENCE)
+        sync_api.expect.set_options(timeout=PATIENCE)
+        strangers: list[str] = []
+        page.on("request", lambda request: strangers.append(request.url) if not _is_own(request.url, address) else None)
+        page.goto(address)
+        page.locator("button.gallery-item:visible").nth(5).click()  # four objects and a room
+        sync_api.expect(page.locator("#pieces .gallery-item")).to_have_count(5)
+        yield page
+        assert not strangers
+
+
+def _is_own(url: str, address: str) -> bool:
+    return url.startswith((address, "data:", "blob:"))
+
+
+def test_slots_are_laid_over_the_picture(page):
+    sync_api.expect(page.locator("#overlay img.mask")).to_have_count(5)
+    sync_api.expect(page.locator("#painted .gallery-item")).to_have_count(6)
+
+
+def test_a_slot_is_switched_off_and_on(page):
+    box = page.locator("#shown-slots input").nth(1)
+    box.uncheck()
+    sync_api.expect(page.locator("#overlay img.mask")).to_have_count(4)
+    box.check()
+    sync_api.expect(page.locator("#overlay img.mask")).to_have_count(5)
+
+
+def test_files_are_offered(page):
+    page.get_by_role("button", name="Make files to download").click()
+    for end in ("_labels.png", "_overlay.png", ".npz"):
+        sync_api.expect(page.locator(f'a[download$="{end}"]').first).to_be_visible()
+    with page.expect_download() as download:
+        page.locator('a[download$="_labels.png"]').first.click()
+    labels = np.asarray(Image.open(download.value.path()))
+    assert labels.shape == (256, 256)
+    assert set(np.unique(labels)) == set(range(5))
+
+
+def test_slots_can_be_watched(page):
+    page.get_by_text("Watch the slots settle").click()
+    page.get_by_role("button", name="Show every iteration").click()
+    sync_api.expect(page.locator("#film .gallery-item")).to_have_count(10)
+
+
+def test_a_slot_is_taken_away_and_one_exchanged(page):
+    page.get_by_role("tab", name="Edit").click()
+    pictures = page.locator("#edited .gallery-item img")
+    sync_api.expect(pictures).to_have_count(2)
+    before, unedited = (_pixels(page, pictures.nth(index)) for index in (0, 1))
+    np.testing.assert_array_equal(before, unedited)
+    source = pictures.nth(1).get_attribute("src")
+    page.locator("#removed input").nth(1).check()
+    sync_api.expect(pictures.nth(1)).not_to_have_attribute("src", source)
+    assert (_pixels(page, pictures.nth(1)) != before).any()
+    page.locator("button.gallery-item:visible").nth(6).click()  # of the other picture
+    sync_api.expect(pictures).to_have_count(4)
+    source = pictures.nth(3).get_attribute("src")
+    page.locator("#mine input").click()
+    page.get_by_role("option", name="slot 3").click()
+    sync_api.expect(pictures.nth(3)).not_to_have_attribute("src", source)
+    assert (_pixels(page, pictures.nth(2)) != _pixels(page, pictures.nth(3))).any()
+    page.get_by_role("tab", name="Look").click()
+
+
+def test_what_is_no_picture_is_said_and_clears_the_page(page, tmp_path):
+    file = tmp_path / "notes.png"
+    file.write_text("not a picture")
+    page.get_by_role("button", name="Remove Image").first.click()
+    sync_api.expect(page.locator("#overlay img")).to_have_count(0)
+    page.locator("input[type=file]").first.set_input_files(file)
+    sync_api.expect(page.get_by_text("notes.png is not a picture")).to_be_visible()
+    sync_api.expect(page.locator("#overlay img")).to_have_count(0)
+
+
+def _pixels(page: "sync_api.Page", picture: "sync_api.Locator") -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(page.request.get(picture.get_attribute("src")).body())).convert("RGB"))
