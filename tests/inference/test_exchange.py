@@ -102,7 +102,7 @@ def test_a_label_map_has_the_colours_of_its_list(found: Segmentation, tmp_path) 
     """CVAT reads an indexed PNG by its colours."""
     save_label_png(tmp_path / "a.png", found.labels)
     colours = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
-    lines = label_map_text(4, names=["floor", "", ""]).splitlines()
+    lines = label_map_text(4, names={0: "floor"}).splitlines()
     assert lines[0].startswith("#")
     named = {line.split(":")[0]: [int(part) for part in line.split(":")[1].split(",")] for line in lines[1:]}
     assert list(named) == ["floor", "slot 1", "slot 2", "slot 3"]
