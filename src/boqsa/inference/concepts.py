@@ -92,7 +92,7 @@ class Concept(NamedTuple):
     attributes: Mapping[str, Int64[np.ndarray, "C"]]
     """These objects by class."""
     notable: Sequence[Notable]
-    """What stands out of the attributes of its objects, or if nothing does of its pixels; the largest difference first."""
+    """What stands out of the attributes of its objects, or else of its pixels, the largest difference first."""
     neighbours: Sequence[Neighbour]
     """All other slots with regions, the most alike first."""
     strongest: Sequence[Region]

@@ -297,7 +297,7 @@ def percent(share: float | None) -> str:
     """A share as people read it; what is not nothing is not 0%, and what has no value is empty."""
     if share is None or math.isnan(share):
         return ""
-    if 0 < share < 0.005:
+    if share > 0 and not round(100 * share):
         return "<1%"
     return f"{share:.0%}"
 

@@ -48,7 +48,7 @@ def mean_mask_picture(mask: Float[np.ndarray, "h w"], slot: int) -> Image.Image:
     # Through the colour itself in the middle, so that pale colours have a gradient that one sees.
     pixels = np.where(share < 0.5, light + (colour - light) * 2 * share, colour + (dark - colour) * (2 * share - 1))
     picture = Image.fromarray(pixels.round().astype(np.uint8))
-    return picture.resize(_tile_size(mask.shape), Image.Resampling.BICUBIC)
+    return picture.resize(_tile_size(mask.shape), Image.Resampling.BILINEAR)
 
 
 def _drawn(
