@@ -1,5 +1,6 @@
 """What other tools make of a segmentation: supervision, pycocotools, and whoever reads indexed PNGs."""
 
+import pickle
 import sys
 
 import numpy as np
@@ -145,3 +146,9 @@ def test_from_pretrained_takes_a_saved_model(model, tmp_path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     found = boqsa.Segmenter.from_pretrained(tmp_path / "saved").predict(picture)
     np.testing.assert_array_equal(found.slots, boqsa.Segmenter(model).predict(picture).slots)
+
+
+def test_a_segmentation_travels_between_processes(found: Segmentation) -> None:
+    again = pickle.loads(pickle.dumps(found))
+    assert again.names == {}
+    np.testing.assert_array_equal(again.labels, LABELS)

@@ -9,7 +9,6 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
@@ -21,6 +20,7 @@ from boqsa.atomic import atomic_file
 from boqsa.data.run_lengths import encode_run_lengths
 from boqsa.errors import InputError
 from boqsa.inference.files import Segmented, grey_path
+from boqsa.inference.names import UNNAMED
 from boqsa.inference.segment import IGNORE, Segmentation, area_of, boxes_of, confidence_of
 from boqsa.reports import save_png, slot_colours
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from supervision import Detections
 
 
-_NO_NAMES: Mapping[int, str] = MappingProxyType({})
 _COCO_START = '{"info": {"description": "slots found by boqsa"}'
 
 
@@ -76,12 +75,12 @@ def coco_annotations(
     ]
 
 
-def coco_categories(num_slots: int, names: Mapping[int, str] = _NO_NAMES) -> list[dict[str, Any]]:
+def coco_categories(num_slots: int, names: Mapping[int, str] = UNNAMED) -> list[dict[str, Any]]:
     """A category for each slot, numbered from 1, as 0 is taken for "no object" by some tools."""
     return [{"id": slot + 1, "name": slot_name(slot, names), "supercategory": "slot"} for slot in range(num_slots)]
 
 
-def label_map_text(num_slots: int, names: Mapping[int, str] = _NO_NAMES, *, with_outside: bool = False) -> str:
+def label_map_text(num_slots: int, names: Mapping[int, str] = UNNAMED, *, with_outside: bool = False) -> str:
     """The `labelmap.txt` that CVAT wants beside indexed label maps: name and colour of each slot, and, `with_outside`,
     of what lies outside the crop."""
     colours = slot_colours(IGNORE + 1)
@@ -94,7 +93,7 @@ def label_map_text(num_slots: int, names: Mapping[int, str] = _NO_NAMES, *, with
 
 
 def write_coco(
-    path: str | Path, entries: Sequence[Segmented], num_slots: int, names: Mapping[int, str] = _NO_NAMES
+    path: str | Path, entries: Sequence[Segmented], num_slots: int, names: Mapping[int, str] = UNNAMED
 ) -> None:
     """COCO instances of pictures that were segmented, written picture by picture.
 
@@ -124,7 +123,7 @@ def write_cvat(
     path: str | Path,
     entries: Sequence[Segmented],
     num_slots: int,
-    names: Mapping[int, str] = _NO_NAMES,
+    names: Mapping[int, str] = UNNAMED,
     *,
     with_outside: bool = False,
 ) -> None:
@@ -178,6 +177,6 @@ def _common_folder(entries: Sequence[Segmented]) -> str:
     return os.path.commonpath([os.path.abspath(entry.image.parent) for entry in entries])
 
 
-def slot_name(slot: int, names: Mapping[int, str] = _NO_NAMES) -> str:
+def slot_name(slot: int, names: Mapping[int, str] = UNNAMED) -> str:
     """What a slot is called: the name that it was given, or its number."""
     return names.get(slot) or f"slot {slot}"

@@ -22,6 +22,9 @@ NAMES = "names.json"
 LONGEST = 60
 """Characters of a name, at most."""
 
+UNNAMED: Mapping[int, str] = {}
+"""No slot has a name."""
+
 _OUTSIDE = "outside"
 """What CVAT's label maps call the pixels outside the crop."""
 

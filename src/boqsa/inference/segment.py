@@ -8,7 +8,6 @@ Shapes: H W picture, h w model, K slots, D slot size.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch.nn.functional import interpolate
 
 from boqsa.errors import InputError
 from boqsa.inference.load import load, locate
-from boqsa.inference.names import checked_names, read_names
+from boqsa.inference.names import UNNAMED, checked_names, read_names
 from boqsa.inference.picture import to_picture
 from boqsa.models import MixtureModel, Noise, TransformerModel
 from boqsa.models.adaptive import needed_slots
@@ -51,7 +50,7 @@ class Segmentation(NamedTuple):
     """In [0, 1] units, not clamped."""
     window: tuple[slice, slice]
     """The rows and columns that the model saw: all, or the crop."""
-    names: Mapping[int, str] = MappingProxyType({})
+    names: Mapping[int, str] = UNNAMED
     """What the slots are called, those that have a name."""
 
     @property
@@ -152,7 +151,7 @@ class Segmenter:
         crop: bool = False,
         iterations: int | None = None,
         adaptive: bool = False,
-        names: Mapping[int, str] = MappingProxyType({}),
+        names: Mapping[int, str] = UNNAMED,
     ) -> None:
         if iterations is not None and iterations < 1:
             raise InputError(f"iterations is {iterations}; it must be at least 1.")
