@@ -184,16 +184,39 @@ def test_a_slot_s_number_that_says_nothing_has_no_information() -> None:
 def test_information_is_that_of_scikit_learn() -> None:
     sklearn = pytest.importorskip("sklearn.metrics")
     generator = np.random.default_rng(0)
-    kind, taker = generator.integers(0, 3, 60), generator.integers(1, 3, 60)
+    kind, taker = generator.integers(0, 3, 200), generator.integers(1, 3, 200)
     taker[kind == 2] = 2
     finder = ConceptFinder()
     true = np.zeros((SIZE, SIZE), np.int64)
     true[CENTRE] = 1
     for slot in taker:
         finder.update(seen({int(slot): CENTRE}, slots=ALIKE), true)
-    objects = Objects(np.arange(60), np.ones(60, np.int64), {"kind": kind})
+    objects = Objects(np.arange(200), np.ones(200, np.int64), {"kind": kind})
     found = finder.compute(objects, classes={"kind": ("a", "b", "c")})
     assert found.information["kind"] == pytest.approx(sklearn.normalized_mutual_info_score(taker, kind))
+
+
+def test_information_of_few_objects_is_chance_and_not_told() -> None:
+    """Two slots, two classes: 1 / 2n over the entropy of log 2 is 0.02 at n = 36."""
+    for images, is_told in ((35, False), (38, True)):
+        finder = ConceptFinder()
+        true = np.zeros((SIZE, SIZE), np.int64)
+        true[CENTRE] = 1
+        for image in range(images):
+            finder.update(seen({1 + image % 2: CENTRE}, slots=ALIKE), true)
+        objects = Objects(np.arange(images), np.ones(images, np.int64), {"kind": np.arange(images) % 2})
+        found = finder.compute(objects, classes={"kind": ("cat", "dog")}).information["kind"]
+        assert found == pytest.approx(1) if is_told else math.isnan(found)
+
+
+def test_a_slot_that_has_much_of_everything_is_not_the_background_s() -> None:
+    """Nine columns of sixteen and no edge but theirs: 30% of the border, and 56% of the image."""
+    finder = ConceptFinder()
+    finder.update(seen({1: (slice(0, 16), slice(1, 10))}, slots=ALIKE))
+    found = finder.compute().slots[1]
+    assert found.border == pytest.approx(18 / 60)
+    assert found.area == pytest.approx(144 / 256)
+    assert not found.is_background
 
 
 def test_nothing_to_look_at_is_said() -> None:

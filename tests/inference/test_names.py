@@ -24,6 +24,7 @@ from boqsa.inference.names import (
 )
 from boqsa.inference.run import CONFIG, MODEL
 from boqsa.inference.share import share
+from boqsa.reports.naming import name_field
 
 load_module = importlib.import_module("boqsa.inference.load")  # the package's own name is the function
 
@@ -169,6 +170,10 @@ def test_names_are_shared_and_come_back_from_the_hub(run, tmp_path, monkeypatch)
     (folder / NAMES).unlink()
     there = {CONFIG, MODEL}
     assert boqsa.Segmenter.from_pretrained("someone/model").names == {}
+
+
+def test_a_field_of_the_page_takes_as_much_as_a_name_may_have():
+    assert f'maxlength="{LONGEST}"' in name_field(0, {}, "")
 
 
 @given(st.dictionaries(st.integers(0, 6), st.text(max_size=LONGEST + 2), max_size=7))

@@ -89,12 +89,8 @@ def _name(chosen: Concepts) -> int:
     else:
         for slot, name in names.items():
             print(f"slot {slot}: {name}")
-        print(f"stored in {chosen.run}; `boqsa concepts {chosen.run}` makes the page anew with {_them(len(names))}.")
+        print(f"stored in {chosen.run}; `boqsa concepts {chosen.run}` makes the page anew with them.")
     return 0
-
-
-def _them(count: int) -> str:
-    return "no names" if not count else "this name" if count == 1 else "these names"
 
 
 def _show(found: dict[str, Any], run: Path) -> None:

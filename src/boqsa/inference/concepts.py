@@ -33,6 +33,9 @@ _BORDER_WIDTH = 1 / 16
 _LEAST_SURPRISE, _LEAST_DIFFERENCE = 4.0, 0.1
 """What stands out: so many standard errors above the share of the whole set, and so much."""
 
+_MOST_CHANCE = 0.02
+"""Of normalised mutual information, above which it is not told: it would say more of the few objects than of slots."""
+
 PIXEL_CLASSES = {"pixel_colour": HUES, "truth": ("background", "object")}
 """What pixels can be: the hue of their colour, as `boqsa.data.attributes` has it, and what the masks say."""
 
@@ -80,7 +83,7 @@ class Concept(NamedTuple):
     border: float
     """Mean share of the border that it owns, over all images: a frame as wide as a sixteenth of the shorter side."""
     is_background: bool
-    """Whether that is a quarter or more."""
+    """Whether that is a quarter or more, and not less than its mean share of all images: it keeps to the border."""
     mean_mask: Float32[np.ndarray, "h w"]
     """Over the images with a region; zeros where there are none."""
     pixels: Mapping[str, Int64[np.ndarray, "C"]]
@@ -115,7 +118,8 @@ class Concepts(NamedTuple):
     """All true objects by class."""
     information: Mapping[str, float]
     """How much a slot's number says about an attribute of the object that its region lies on: normalised mutual
-    information, 0 (nothing) to 1 (each tells the other); NaN where there is but one class, or one slot with objects."""
+    information, 0 (nothing) to 1 (each tells the other); NaN where there is but one class, or one slot with objects, or
+    so few objects that chance alone would give more than 0.02."""
     slots: Sequence[Concept]
 
 
@@ -212,7 +216,7 @@ class ConceptFinder:
                     area=_mean(area[here, slot]),
                     confidence=_mean(confidence[here, slot]),
                     border=float(border[:, slot].mean()),
-                    is_background=bool(border[:, slot].mean() >= BORDER_SHARE),
+                    is_background=bool(border[:, slot].mean() >= max(BORDER_SHARE, area[:, slot].mean())),
                     mean_mask=(self._mask_sum[slot] / max(count, 1)).astype(np.float32),
                     pixels=own_pixels,
                     on_objects=int(on_objects.sum()),
@@ -309,12 +313,18 @@ def _nearest(
 
 
 def _information(counts: Int64[np.ndarray, "K C"]) -> float:
-    """Mutual information of slot and class over the mean of their entropies, of the pairs counted here."""
-    joint = counts / max(counts.sum(), 1)
-    slot, label = _entropy(joint.sum(axis=1)), _entropy(joint.sum(axis=0))
-    if not slot or not label:
+    """Mutual information of slot and class over the mean of their entropies, of the pairs counted here.
+
+    Of n independent pairs it is (slots - 1) (classes - 1) / 2n on the mean, before it is normalised (Miller 1955).
+    """
+    number = counts.sum()
+    joint = counts / max(number, 1)
+    slots, labels = joint.sum(axis=1), joint.sum(axis=0)
+    mean_entropy = (_entropy(slots) + _entropy(labels)) / 2
+    freedom = (np.count_nonzero(slots) - 1) * (np.count_nonzero(labels) - 1)
+    if freedom <= 0 or freedom / (2 * number) > _MOST_CHANCE * mean_entropy:
         return float("nan")
-    return max(0.0, (slot + label - _entropy(joint)) / ((slot + label) / 2))
+    return max(0.0, (2 * mean_entropy - _entropy(joint)) / mean_entropy)
 
 
 def _entropy(shares: Float[np.ndarray, "..."]) -> float:

@@ -52,8 +52,8 @@ _METHOD = (
     "one, likeness the cosine similarity of the slot vector to the mean vector of this slot. *Area* is the mean share "
     "of the images with a region that it owns, *border* that of the border of all images. *Its objects* are those "
     "that its regions share most pixels with. The bars are shares of them, the thin marks the shares of all objects of "
-    "the set. What stands out is at least ten points and four standard errors above the whole set. A slot is the "
-    "background's if it owns a quarter of the images' border or more."
+    "the set. What stands out is at least ten points and four standard errors above the whole set. A slot is taken for "
+    "the background's if it owns a quarter of the images' border or more, and not less than of the images."
 )
 
 
