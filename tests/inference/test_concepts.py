@@ -227,6 +227,8 @@ def test_nothing_to_look_at_is_said() -> None:
 def test_an_image_that_is_ignored_whole_has_no_truth() -> None:
     finder = ConceptFinder()
     finder.update(seen({1: CENTRE}, slots=ALIKE), np.full((SIZE, SIZE), -1))
-    found = finder.compute(Objects(np.zeros(0, np.int64), np.zeros(0, np.int64), {}))
+    none = np.zeros(0, np.int64)
+    found = finder.compute(Objects(none, none, {"kind": none}), classes={"kind": ("cat", "dog")})
+    assert math.isnan(found.information["kind"])
     assert [one.on_objects for one in found.slots] == [0, 0, 0]
     assert found.pixels["truth"].sum() == 0

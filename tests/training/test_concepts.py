@@ -55,7 +55,9 @@ def test_the_numbers_are_those_of_segmenting(run: Path, packed: Path) -> None:
             assert one["confidence"] == pytest.approx(confidence[owns[:, slot], slot].mean())
     masks = PackedDataset(packed, "test").batch(range(8))["mask"]
     assert found["objects"] == sum(len(mask[mask > 0].unique()) for mask in masks)
-    assert list(found["attributes"]) == ["colour", "size", "position"]
+    assert list(found["attributes"]) == ["colour", "size", "position", "label"]
+    assert found["classes"]["label"] == ["1", "2"]
+    assert sum(found["attributes"]["label"]) == found["objects"]
     assert sum(found["pixels"]["pixel_colour"]) == 8 * 16 * 16
 
 

@@ -95,15 +95,14 @@ def _name(chosen: Concepts) -> int:
 
 def _show(found: dict[str, Any], run: Path) -> None:
     from boqsa.inference.names import read_names
-    from boqsa.reports.concepts import percent
+    from boqsa.reports.concepts import class_name, percent
 
     names = read_names(run, len(found["slots"]))
     rows = []
     for one in found["slots"]:
         stands_out = ["background"] if one["is_background"] else []
         stands_out += [
-            f"{found['classes'][entry['attribute']][entry['label']]} {percent(entry['share'])} "
-            f"(all: {percent(entry['of_all'])})"
+            f"{class_name(entry, found)} {percent(entry['share'])} (all: {percent(entry['of_all'])})"
             for entry in one["notable"]
         ]
         share = percent(one["images"] / found["images"])

@@ -321,8 +321,8 @@ def _information(counts: Int64[np.ndarray, "K C"]) -> float:
     joint = counts / max(number, 1)
     slots, labels = joint.sum(axis=1), joint.sum(axis=0)
     mean_entropy = (_entropy(slots) + _entropy(labels)) / 2
-    freedom = (np.count_nonzero(slots) - 1) * (np.count_nonzero(labels) - 1)
-    if freedom <= 0 or freedom / (2 * number) > _MOST_CHANCE * mean_entropy:
+    used = np.count_nonzero(slots), np.count_nonzero(labels)
+    if min(used) < 2 or (used[0] - 1) * (used[1] - 1) / (2 * number) > _MOST_CHANCE * mean_entropy:
         return float("nan")
     return max(0.0, (2 * mean_entropy - _entropy(joint)) / mean_entropy)
 

@@ -197,7 +197,7 @@ def _stands_out(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 def _chips(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     chips = ['<span class="chip">background</span>'] if one["is_background"] else []
     chips += [
-        f'<span class="chip">{escape(found["classes"][notable["attribute"]][notable["label"]])} '
+        f'<span class="chip">{escape(class_name(notable, found))} '
         f"<small>{percent(notable['share'])}, all {percent(notable['of_all'])}</small></span>"
         for notable in one["notable"][:_MOST_CHIPS]
         if not one["is_background"]
@@ -209,8 +209,14 @@ def _hint(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """What stands in the empty field: a guess, from what stands out."""
     if one["is_background"]:
         return "background?"
-    words = [found["classes"][notable["attribute"]][notable["label"]] for notable in one["notable"][:2]]
+    words = [class_name(notable, found) for notable in one["notable"][:2]]
     return f"{', '.join(words)}?" if words else "a name"
+
+
+def class_name(notable: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """What stands out, in words: the class, and of a label, which is a bare number, that it is one."""
+    name = str(found["classes"][notable["attribute"]][notable["label"]])
+    return f"label {name}" if notable["attribute"] == "label" else name
 
 
 def _neighbours(one: Mapping[str, Any], names: Mapping[int, str]) -> str:

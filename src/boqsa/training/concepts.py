@@ -36,7 +36,8 @@ IMAGES, EXAMPLES = 1_000, 8
 _OF_SCENES = ("kind", "true_colour", "size", "true_position")
 _SEEN = ("colour", "size", "position")
 _MOST_LABELS = 12
-"""Labels of a set with more of them are numbers of objects, and mean nothing."""
+"""Of a set whose labels are counted, too: some sets number the walls and the floor, or the levels of a stack. More
+labels are numbers of objects."""
 
 _KINDS_OF_REGIONS = ("strongest", "spread", "nearest")
 _SAMPLED = (
@@ -153,14 +154,16 @@ def _looked(
 
 
 def _objects(measured: Sequence[Any], dataset: PackedDataset, data: DataRecipe, count: int) -> Objects:
-    """The true objects of the images, with what the renderer knows of them if it has drawn them."""
+    """The true objects of the images, with what the renderer knows of them if it has drawn them, else with their label:
+    the place of its number among those that occur."""
     objects = classified_objects(np.concatenate(measured), dataset.image_size)
     if _knows_scenes(data):
         fewest, most = data.scene_objects
         settings = SceneSettings(image_size=data.image_size, min_objects=fewest, max_objects=most)
         scenes = scene_parameters(dataset, count, seed=data.scene_seed, settings=settings)
         return with_true_attributes(objects, scenes)
-    return objects
+    place = np.unique(objects.label, return_inverse=True)[1]
+    return objects._replace(attributes={**objects.attributes, "label": place})
 
 
 def _knows_scenes(data: DataRecipe) -> bool:
@@ -171,7 +174,11 @@ def _classes(objects: Objects | None, data: DataRecipe) -> dict[str, list[str]]:
     """The attributes to count, with the names of their classes."""
     if objects is None:
         return {}
-    return {name: list(CLASSES[name]) for name in (_OF_SCENES if _knows_scenes(data) else _SEEN)}
+    if _knows_scenes(data):
+        return {name: list(CLASSES[name]) for name in _OF_SCENES}
+    labels = [str(label) for label in np.unique(objects.label)]
+    own = {"label": labels} if 2 <= len(labels) <= _MOST_LABELS else {}
+    return {**{name: list(CLASSES[name]) for name in _SEEN}, **own}
 
 
 def _plain(concepts: Concepts, image_names: Sequence[str] | None) -> dict[str, Any]:

@@ -22,6 +22,6 @@ def test_views_are_images(radiance_recipe: Recipe, tmp_path: Path) -> None:
     found = find_concepts(run, examples=2)
     assert found["images"] == 6, "two scenes of three views"
     assert found["objects"] > 0
-    assert list(found["attributes"]) == ["colour", "size", "position"]
+    assert list(found["attributes"]) == ["colour", "size", "position", "label"]
     assert sum(one["images"] for one in found["slots"]) >= 6
     assert (run / "concepts.html").is_file()
