@@ -64,7 +64,17 @@ def test_how_often_how_large_and_where() -> None:
     assert math.isnan(unused.area)
     assert math.isnan(unused.confidence)
     assert not unused.mean_mask.any()
+    # That of the thing is even but for squares at (2, 6) and (8, 8) of 16: the middle holds its centre.
+    assert (background.place, thing.place, unused.place) == (4, 4, -1)
     assert unused.strongest == unused.spread == unused.nearest == unused.neighbours == []
+
+
+@pytest.mark.parametrize(("place", "cell"), [((0, 0), 0), ((0, 6), 1), ((6, 12), 5), ((12, 0), 6), ((12, 12), 8)])
+def test_the_place_of_a_slot_is_a_cell_row_by_row(place: tuple[int, int], cell: int) -> None:
+    finder = ConceptFinder()
+    down, across = place
+    finder.update(seen({1: (slice(down, down + 4), slice(across, across + 4))}, slots=ALIKE))
+    assert finder.compute().slots[1].place == cell
 
 
 def test_strength_is_confidence_times_likeness_to_the_mean() -> None:
@@ -154,6 +164,21 @@ def test_attributes_are_those_of_the_object_that_a_region_lies_on() -> None:
     assert found.information["kind"] == pytest.approx(1), "the slot tells the class"
     (notable,) = second.notable
     assert notable == ("kind", 1, 1.0, pytest.approx(1 / 3))
+
+
+def test_a_slot_that_mostly_takes_no_object_is_not_told_by_the_few() -> None:
+    """30 dogs of 90 images stand out by far; but two thirds of its regions are a wall."""
+    finder = ConceptFinder()
+    true = np.zeros((SIZE, SIZE), np.int64)
+    true[CENTRE] = 1
+    for image in range(90):
+        finder.update(seen({1 if image < 30 else 2: CENTRE, 3 - (1 if image < 30 else 2): CORNER}, slots=ALIKE), true)
+    kinds = np.where(np.arange(90) < 30, 1, 0)
+    objects = Objects(np.arange(90), np.ones(90, np.int64), {"kind": kinds})
+    found = finder.compute(objects, classes={"kind": ("cat", "dog")}).slots
+    assert found[1].on_objects == 30
+    assert all(one.attribute == "truth" for one in found[1].notable)
+    assert [one.attribute for one in found[2].notable] == ["kind"]
 
 
 def test_few_objects_are_no_evidence_and_pixels_stand_in() -> None:

@@ -50,6 +50,7 @@ def slot(number: int, **changed: Any) -> dict[str, Any]:
         "border": 0.02,
         "is_background": False,
         "mean_mask_most": 0.54,
+        "place": "bottom left",
         "pixels": {"pixel_colour": [0, 3, 1, 0, 0, 0, 0]},
         "on_objects": 30,
         "iou": 0.61,
@@ -65,6 +66,7 @@ def slot(number: int, **changed: Any) -> dict[str, Any]:
 
 NEVER = {
     "images": 0,
+    "place": "",
     "area": NAN,
     "confidence": NAN,
     "on_objects": 0,
@@ -108,6 +110,11 @@ def test_it_shows_what_it_was_given() -> None:
     fields = page.attributes("input")
     assert [(field["data-slot"], field["value"]) for field in fields] == [("0", ""), ("1", "petal")]
     assert fields[0]["placeholder"] == "sphere?"
+    assert "bottom left" in page.text
+    nothing_stands_out = Page(page_text(slots=[slot(0, notable=[]), slot(1)]))
+    assert nothing_stands_out.attributes("input")[0]["placeholder"] == "bottom left?"
+    in_the_middle = Page(page_text(slots=[slot(0, notable=[], place="centre"), slot(1)]))
+    assert in_the_middle.attributes("input")[0]["placeholder"] == "a name"
 
 
 def test_shares_stand_beside_those_of_the_whole_set_with_counts() -> None:

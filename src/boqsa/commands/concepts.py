@@ -100,16 +100,20 @@ def _show(found: dict[str, Any], run: Path) -> None:
     names = read_names(run, len(found["slots"]))
     rows = []
     for one in found["slots"]:
-        stands_out = ["background"] if one["is_background"] else []
-        stands_out += [
-            f"{class_name(entry, found)} {percent(entry['share'])} (all: {percent(entry['of_all'])})"
-            for entry in one["notable"]
-        ]
+        stands_out = (
+            "background"
+            if one["is_background"]
+            else ", ".join(
+                f"{class_name(entry, found)} {percent(entry['share'])} (all: {percent(entry['of_all'])})"
+                for entry in one["notable"]
+            )
+        )
         share = percent(one["images"] / found["images"])
-        rows.append([str(one["slot"]), names.get(one["slot"], ""), share, percent(one["area"]), ", ".join(stands_out)])
+        name = names.get(one["slot"], "")
+        rows.append([str(one["slot"]), name, share, percent(one["area"]), one["place"], stands_out])
     where = found["dataset"]
     title = f"{where['name']}, {where['split']}: {found['images']} images"
-    print_table(title, ("slot", "name", "in images", "area", "stands out"), rows)
+    print_table(title, ("slot", "name", "in images", "area", "mean place", "stands out"), rows)
     if found["warning"]:
         print(found["warning"])
     print(f"pictures, and fields to name slots in: {found['page']}")

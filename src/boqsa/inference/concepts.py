@@ -86,6 +86,8 @@ class Concept(NamedTuple):
     """Whether that is a quarter or more, and not less than its mean share of all images: it keeps to the border."""
     mean_mask: Float32[np.ndarray, "h w"]
     """Over the images with a region; zeros where there are none."""
+    place: int
+    """Cell of a 3x3 grid over the image, row by row, that holds the centre of its mean mask; -1 where there is none."""
     pixels: Mapping[str, Int64[np.ndarray, "C"]]
     """Its pixels by class, see `PIXEL_CLASSES`."""
     on_objects: int
@@ -95,7 +97,8 @@ class Concept(NamedTuple):
     attributes: Mapping[str, Int64[np.ndarray, "C"]]
     """These objects by class."""
     notable: Sequence[Notable]
-    """What stands out of the attributes of its objects, or else of its pixels, the largest difference first."""
+    """What stands out of the attributes of its objects, the largest difference first; of its pixels if nothing does, or
+    if most of its regions lie on no object."""
     neighbours: Sequence[Neighbour]
     """All other slots with regions, the most alike first."""
     strongest: Sequence[Region]
@@ -205,6 +208,7 @@ class ConceptFinder:
             own_pixels = {kind: counted[slot] for kind, counted in self._pixels.items()}
             rows = taken[here, slot]
             on_objects = rows >= 0
+            tells_objects = 2 * on_objects.sum() >= count
             own_objects = {
                 name: np.bincount(values[rows[on_objects]], minlength=len(classes[name]))
                 for name, values in attributes.items()
@@ -218,11 +222,12 @@ class ConceptFinder:
                     border=float(border[:, slot].mean()),
                     is_background=bool(border[:, slot].mean() >= max(BORDER_SHARE, area[:, slot].mean())),
                     mean_mask=(self._mask_sum[slot] / max(count, 1)).astype(np.float32),
+                    place=_place(self._mask_sum[slot]),
                     pixels=own_pixels,
                     on_objects=int(on_objects.sum()),
                     iou=_mean(np.stack(self._iou)[here, slot][on_objects]) if self._iou else float("nan"),
                     attributes=own_objects,
-                    notable=_notable(own_objects, of_all, int(on_objects.sum()))
+                    notable=(_notable(own_objects, of_all, int(on_objects.sum())) if tells_objects else [])
                     or _notable(own_pixels, all_pixels, int(count)),
                     neighbours=[
                         Neighbour(int(other), float(between[slot, other]))
@@ -259,6 +264,17 @@ def _border_share(labels: UInt8[np.ndarray, "H W"], num_slots: int) -> Float64[n
     is_border[edge:-edge, edge:-edge] = False
     share: Float64[np.ndarray, "K"] = np.bincount(labels[is_border], minlength=num_slots) / is_border.sum()
     return share
+
+
+def _place(mask: Float[np.ndarray, "h w"]) -> int:
+    """The cell of a 3x3 grid that holds the centre of a mask; -1 if it is empty."""
+    if not mask.any():
+        return -1
+    down, across = (
+        int(3 * np.average((np.arange(length) + 0.5) / length, weights=mask.sum(axis=1 - axis)))
+        for axis, length in enumerate(mask.shape)
+    )
+    return 3 * down + across
 
 
 def _overlapped(

@@ -168,6 +168,7 @@ def _slot(
     facts = [
         ("in images", f"{percent(one['images'] / images)} ({number(one['images'])} of {number(images)})"),
         ("area there", percent(one["area"])),
+        ("mean place", one["place"]),
         ("border", percent(one["border"]) + (", so background" if one["is_background"] else "")),
         ("confidence", f"{one['confidence']:.2f}"),
     ]
@@ -206,10 +207,12 @@ def _chips(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 
 def _hint(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """What stands in the empty field: a guess, from what stands out."""
+    """What stands in the empty field: a guess, from what stands out, or else from where the slot is."""
     if one["is_background"]:
         return "background?"
     words = [class_name(notable, found) for notable in one["notable"][:2]]
+    if not words and one["place"] not in ("", "centre"):
+        words = [one["place"]]
     return f"{', '.join(words)}?" if words else "a name"
 
 

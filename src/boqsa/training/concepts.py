@@ -201,6 +201,7 @@ def _plain(concepts: Concepts, image_names: Sequence[str] | None) -> dict[str, A
             {
                 **{name: value for name, value in one._asdict().items() if name != "mean_mask"},
                 "mean_mask_most": float(one.mean_mask.max()),
+                "place": CLASSES["position"][one.place] if one.images else "",
                 "attributes": counts(one.attributes),
                 "pixels": counts(one.pixels),
                 "notable": [entry._asdict() for entry in one.notable],
