@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from boqsa.app.serve import MOST_UPLOADED, serving
+from boqsa.app.serve import MOST_UPLOADED, bundled_model, serving
 from boqsa.commands import main
 from boqsa.errors import MachineError, RunError
 
@@ -159,3 +160,11 @@ def test_a_run_that_is_none_is_said(tmp_path, capsys):
         pass
     assert main(["app", str(tmp_path), "--no-open"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_slots_are_called_by_their_names(tmp_path):
+    run = shutil.copytree(bundled_model(), tmp_path / "named")
+    (run / "names.json").write_text(json.dumps({"2": "room"}))
+    with serving(run) as served:
+        *_, table = look(Client(served, verbose=False), odd_pictures(tmp_path)["cmyk.jpg"])
+    assert [row[0] for row in table["data"]] == ["slot 0", "slot 1", "room", "slot 3", "slot 4"]

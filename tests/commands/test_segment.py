@@ -240,3 +240,23 @@ def test_help_explains_every_option(capsys):
         "--json",
     ):
         assert option in printed
+
+
+def test_names_of_slots_stand_where_slots_are_listed(run, pictures, tmp_path, capsys):
+    assert main(["concepts", run, "--name", "0=background", "--name", "2=left petal"]) == 0
+    capsys.readouterr()
+    out = tmp_path / "out"
+    arguments = ["segment", run, str(pictures), "--out", str(out), "--also", "coco", "cvat"]
+    assert main([*arguments, "--json"]) == 0
+    called = ["background", "slot 1", "left petal"]
+    assert json.loads(capsys.readouterr().out)["slots"] == called
+    assert [one["name"] for one in json.loads((out / "instances.json").read_text())["categories"]] == called
+    with zipfile.ZipFile(out / "cvat.zip") as archive:
+        lines = archive.read("labelmap.txt").decode().splitlines()[1:]
+    assert [line.split(":")[0] for line in lines] == called
+    assert main(arguments) == 0
+    assert "slots: 0 background, 2 left petal\n" in capsys.readouterr().out
+    # Naming changes no label, so nothing is made anew.
+    assert main(["concepts", run, "--name", "1=stem"]) == 0
+    assert main(arguments) == 0
+    assert "2 of them by an earlier call" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """What other tools make of a segmentation: supervision, pycocotools, and whoever reads indexed PNGs."""
 
+import pickle
 import sys
 
 import numpy as np
@@ -102,7 +103,7 @@ def test_a_label_map_has_the_colours_of_its_list(found: Segmentation, tmp_path) 
     """CVAT reads an indexed PNG by its colours."""
     save_label_png(tmp_path / "a.png", found.labels)
     colours = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
-    lines = label_map_text(4, names=["floor", "", ""]).splitlines()
+    lines = label_map_text(4, names={0: "floor"}).splitlines()
     assert lines[0].startswith("#")
     named = {line.split(":")[0]: [int(part) for part in line.split(":")[1].split(",")] for line in lines[1:]}
     assert list(named) == ["floor", "slot 1", "slot 2", "slot 3"]
@@ -145,3 +146,9 @@ def test_from_pretrained_takes_a_saved_model(model, tmp_path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     found = boqsa.Segmenter.from_pretrained(tmp_path / "saved").predict(picture)
     np.testing.assert_array_equal(found.slots, boqsa.Segmenter(model).predict(picture).slots)
+
+
+def test_a_segmentation_travels_between_processes(found: Segmentation) -> None:
+    again = pickle.loads(pickle.dumps(found))
+    assert again.names == {}
+    np.testing.assert_array_equal(again.labels, LABELS)

@@ -12,7 +12,8 @@ import numpy as np
 
 from boqsa.data.scenes import SceneSettings, render_scenes
 from boqsa.errors import BoqsaError, MachineError
-from boqsa.inference.load import load
+from boqsa.inference.load import load, locate
+from boqsa.inference.names import read_names
 from boqsa.inference.run import RECIPE
 from boqsa.inference.share import TRAINING_RECIPE
 from boqsa.recipes import DataRecipe, Recipe
@@ -59,7 +60,7 @@ def serving(
         The address of the page, the public one if there is one.
 
     Raises:
-        RunError, InputError: as `boqsa.load`.
+        RunError, InputError: as `boqsa.load`, and if there are names of slots and they are damaged.
         MachineError: if gradio is not installed, or the port is taken.
     """
     with tempfile.TemporaryDirectory(prefix="boqsa-app-", ignore_cleanup_errors=True) as folder:
@@ -70,10 +71,11 @@ def serving(
             from boqsa.app.page import Shown, build_page
         except ModuleNotFoundError as error:
             raise MachineError(f"{error.name} is not installed; type `pip install 'boqsa[app]'`.") from None
-        source = bundled_model() if run is None else run
+        source = bundled_model() if run is None else locate(run)
         model = load(source, checkpoint=checkpoint)
+        names = read_names(source, model.num_slots)
         title = "The small model that comes with boqsa, trained on rendered scenes" if run is None else f"Model: {run}"
-        page = build_page(Shown(model, title, _examples(source, Path(folder)), {}, Path(folder)))
+        page = build_page(Shown(model, title, _examples(source, Path(folder)), names, Path(folder)))
         page.queue(max_size=64)
         try:
             _, local, public = page.launch(**_settings(host, port, share=share, open_browser=open_browser))
@@ -104,10 +106,10 @@ def _settings(host: str, port: int | None, *, share: bool, open_browser: bool) -
     }
 
 
-def _examples(source: str | Path, folder: Path) -> list[Path]:
+def _examples(source: Path, folder: Path) -> list[Path]:
     """Pictures like those that the model was trained on: held-out scenes, drawn larger than it saw them, or pictures of
     the test split of its packed set, where that is still there; none otherwise."""
-    data = _data_of(Path(source))
+    data = _data_of(source)
     if data is None:
         return []
     if data.name == "scenes":

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plot": ("plot", "Draw the learning curves of several runs together."),
     "segment": ("segment", "Split pictures into objects with a trained run."),
     "app": ("app", "Drop pictures on a page in the browser, see their slots, edit them."),
+    "concepts": ("concepts", "Show what each slot of a run binds, as a page, and name slots."),
     "render": ("render", "Show the scene of one picture from other views, with a trained radiance model."),
     "export": ("export", "Write a trained model as an ONNX file, or one of torch.export."),
     "share": ("share", "Write a run as a folder for others, with a model card; upload it to the hub."),

@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
 
     from boqsa.commands.console import progress_bar
     from boqsa.inference import Segmenter, segment_files
-    from boqsa.inference.exchange import write_coco, write_cvat, write_grey
+    from boqsa.inference.exchange import slot_name, write_coco, write_cvat, write_grey
 
     segmenter = Segmenter.from_pretrained(
         chosen.run,
@@ -77,9 +77,9 @@ def main(arguments: list[str]) -> int:
         )
     slots = segmenter.model.num_slots
     if "coco" in chosen.also:
-        write_coco(chosen.out / "instances.json", done, slots)
+        write_coco(chosen.out / "instances.json", done, slots, segmenter.names)
     if "cvat" in chosen.also:
-        write_cvat(chosen.out / "cvat.zip", done, slots, with_outside=chosen.crop)
+        write_cvat(chosen.out / "cvat.zip", done, slots, segmenter.names, with_outside=chosen.crop)
     if "grey" in chosen.also:
         write_grey(done)
     if chosen.json:
@@ -93,7 +93,13 @@ def main(arguments: list[str]) -> int:
             }
             for entry in done
         ]
-        print_json({"images": images, "skipped": [{"image": str(path), "reason": why} for path, why in skipped]})
+        print_json(
+            {
+                "slots": [slot_name(slot, segmenter.names) for slot in range(slots)],
+                "images": images,
+                "skipped": [{"image": str(path), "reason": why} for path, why in skipped],
+            }
+        )
     else:
         for entry in done[:_SHOWN]:
             print(f"{entry.image}: {entry.overlay}")
@@ -102,6 +108,8 @@ def main(arguments: list[str]) -> int:
         before = sum(not entry.is_new for entry in done)
         earlier = f", {before} of them by an earlier call (--again makes them anew)" if before else ""
         print(f"{len(done)} segmented{earlier}; each has an overlay, a label map and arrays in {chosen.out}.")
+        if segmenter.names:
+            print(f"slots: {', '.join(f'{slot} {name}' for slot, name in segmenter.names.items())}")
         for _, why in skipped:
             print(f"skipped: {why}", file=sys.stderr)
     return 1 if skipped else 0

@@ -6,6 +6,8 @@ Nothing here trains. A run folder alone is enough for everything in this package
     segment    model + picture -> labels, masks, slots
     exchange   the same for other tools: supervision, COCO
     files      the same for files and folders, with results on disk
+    concepts   what each slot stands for, counted over many pictures
+    names      what people call the slots of a run
     picture    any picture file -> 8-bit RGB
     convert    a released checkpoint -> run folder
     run        the layout of a run folder
@@ -14,6 +16,7 @@ Nothing here trains. A run folder alone is enough for everything in this package
 from boqsa.inference.convert import convert
 from boqsa.inference.files import segment_files
 from boqsa.inference.load import load
+from boqsa.inference.names import name_slots, read_names
 from boqsa.inference.segment import Segmentation, Segmenter
 
-__all__ = ["Segmentation", "Segmenter", "convert", "load", "segment_files"]
+__all__ = ["Segmentation", "Segmenter", "convert", "load", "name_slots", "read_names", "segment_files"]

@@ -1,12 +1,13 @@
 """What was found, in the formats of other tools: supervision, COCO instances, and a list of labels for PNG maps.
 
-Slots have no class; where a format wants one, it is the slot. A slot that owns no pixel is left out.
+Slots have no class; where a format wants one, it is the slot, by its name if it has one (`boqsa.inference.names`). A
+slot that owns no pixel is left out.
 """
 
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
@@ -19,6 +20,7 @@ from boqsa.atomic import atomic_file
 from boqsa.data.run_lengths import encode_run_lengths
 from boqsa.errors import InputError
 from boqsa.inference.files import Segmented, grey_path
+from boqsa.inference.names import UNNAMED
 from boqsa.inference.segment import IGNORE, Segmentation, area_of, boxes_of, confidence_of
 from boqsa.reports import save_png, slot_colours
 
@@ -45,7 +47,7 @@ def to_supervision(found: Segmentation) -> "Detections":
         mask=found.labels[None] == slots[:, None, None],
         confidence=found.confidence[slots],
         class_id=slots,
-        data={"class_name": np.array([slot_name(int(slot)) for slot in slots])},
+        data={"class_name": np.array([slot_name(int(slot), found.names) for slot in slots])},
     )
 
 
@@ -73,12 +75,12 @@ def coco_annotations(
     ]
 
 
-def coco_categories(num_slots: int, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+def coco_categories(num_slots: int, names: Mapping[int, str] = UNNAMED) -> list[dict[str, Any]]:
     """A category for each slot, numbered from 1, as 0 is taken for "no object" by some tools."""
     return [{"id": slot + 1, "name": slot_name(slot, names), "supercategory": "slot"} for slot in range(num_slots)]
 
 
-def label_map_text(num_slots: int, names: Sequence[str] = (), *, with_outside: bool = False) -> str:
+def label_map_text(num_slots: int, names: Mapping[int, str] = UNNAMED, *, with_outside: bool = False) -> str:
     """The `labelmap.txt` that CVAT wants beside indexed label maps: name and colour of each slot, and, `with_outside`,
     of what lies outside the crop."""
     colours = slot_colours(IGNORE + 1)
@@ -90,7 +92,9 @@ def label_map_text(num_slots: int, names: Sequence[str] = (), *, with_outside: b
     return "\n".join(lines) + "\n"
 
 
-def write_coco(path: str | Path, entries: Sequence[Segmented], num_slots: int, names: Sequence[str] = ()) -> None:
+def write_coco(
+    path: str | Path, entries: Sequence[Segmented], num_slots: int, names: Mapping[int, str] = UNNAMED
+) -> None:
     """COCO instances of pictures that were segmented, written picture by picture.
 
     `file_name` is a picture's path below the folder that holds all of them.
@@ -119,7 +123,7 @@ def write_cvat(
     path: str | Path,
     entries: Sequence[Segmented],
     num_slots: int,
-    names: Sequence[str] = (),
+    names: Mapping[int, str] = UNNAMED,
     *,
     with_outside: bool = False,
 ) -> None:
@@ -173,7 +177,6 @@ def _common_folder(entries: Sequence[Segmented]) -> str:
     return os.path.commonpath([os.path.abspath(entry.image.parent) for entry in entries])
 
 
-def slot_name(slot: int, names: Sequence[str] = ()) -> str:
+def slot_name(slot: int, names: Mapping[int, str] = UNNAMED) -> str:
     """What a slot is called: the name that it was given, or its number."""
-    given = names[slot] if slot < len(names) else ""
-    return given or f"slot {slot}"
+    return names.get(slot) or f"slot {slot}"

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from boqsa.errors import InputError, RecipeError, RunError
+from boqsa.inference.names import NAMES
 from boqsa.inference.run import (
     CONFIG,
     MANIFEST,
@@ -107,7 +108,7 @@ def load(path_or_hub_id: str | Path, *, checkpoint: str = "last") -> Model:
         RunError: if the folder is neither, or a checkpoint is missing or damaged.
         InputError: if there is no such folder and the hub does not have the name.
     """
-    path = Path(path_or_hub_id)
+    path = locate(path_or_hub_id)
     if (path / RECIPE).is_file():
         weights = load_weights(checkpoint_folder(path, checkpoint))
         recipe = read_recipe(path)
@@ -116,11 +117,21 @@ def load(path_or_hub_id: str | Path, *, checkpoint: str = "last") -> Model:
         except RecipeError as error:
             raise RecipeError(f"{path / RECIPE}: {error}") from None
         return _with_weights(model, weights, path)
+    return _load_saved(path)
+
+
+def locate(path_or_hub_id: str | Path) -> Path:
+    """The folder on this machine that `load` reads: the one that is named, or where the hub's files were put.
+
+    Raises:
+        InputError: if there is no such folder and the hub does not have the name.
+    """
+    path = Path(path_or_hub_id)
     if path.is_dir():
-        return _load_saved(path)
+        return path
     if path.exists():
         raise InputError(f"{path} is a file; pass the run folder it belongs to (the one that holds {RECIPE}).")
-    return _load_saved(_download(str(path_or_hub_id)))
+    return _download(str(path_or_hub_id))
 
 
 def _load_saved(folder: Path) -> Model:
@@ -211,7 +222,7 @@ def _with_weights(model: Model, weights: dict[str, Tensor], folder: Path) -> Mod
 
 
 def _download(name: str) -> Path:
-    """The folder in the hub's cache that holds config.json and model.safetensors of a model.
+    """The folder in the hub's cache that holds config.json and model.safetensors of a model, and names of its slots.
 
     `hf_hub_download` repeats itself for half a minute where there is no network, so one short question goes
     first.
@@ -234,12 +245,13 @@ def _download(name: str) -> Path:
         config = file(CONFIG, asked or None)  # .../snapshots/<commit>/config.json
         commit = config.parent.name  # a branch may move between two files
         file(MODEL, commit)
-        with suppress(EntryNotFoundError):  # `save_pretrained` writes none
-            try:
-                file(MANIFEST, commit)
-            except LocalEntryNotFoundError:
-                if reachable:  # the network went away in between: it may have one
-                    raise InputError(f"the {MANIFEST} of {name} could not be downloaded; try again.") from None
+        for part in (MANIFEST, NAMES):
+            with suppress(EntryNotFoundError):  # `save_pretrained` writes none
+                try:
+                    file(part, commit)
+                except LocalEntryNotFoundError:
+                    if reachable:  # the network went away in between: it may have one
+                        raise InputError(f"the {part} of {name} could not be downloaded; try again.") from None
     except InputError:
         raise
     except Exception as error:

@@ -6,7 +6,7 @@ labels.
 Shapes: H W picture, h w model, K slots, D slot size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from boqsa.errors import InputError
-from boqsa.inference.load import load
+from boqsa.inference.load import load, locate
+from boqsa.inference.names import UNNAMED, checked_names, read_names
 from boqsa.inference.picture import to_picture
 from boqsa.models import MixtureModel, Noise, TransformerModel
 from boqsa.models.adaptive import needed_slots
@@ -49,6 +50,8 @@ class Segmentation(NamedTuple):
     """In [0, 1] units, not clamped."""
     window: tuple[slice, slice]
     """The rows and columns that the model saw: all, or the crop."""
+    names: Mapping[int, str] = UNNAMED
+    """What the slots are called, those that have a name."""
 
     @property
     def area(self) -> Int64[np.ndarray, "K"]:
@@ -113,6 +116,8 @@ class Segmentation(NamedTuple):
     def to_coco(self, *, image_id: int = 1, first_id: int = 1) -> list[dict[str, Any]]:
         """The slots that own pixels as annotations of COCO instances, with run lengths; `category_id` is the slot + 1.
 
+        Their names are in `boqsa.inference.exchange.coco_categories(len(found.slots), found.names)`.
+
         Args:
             image_id: Of the picture.
             first_id: Of the first annotation.
@@ -137,10 +142,11 @@ class Segmenter:
             square, as training does.
         iterations: Slot-attention steps; None means the trained number.
         adaptive: Leave out the slots that a picture does not need (`boqsa.models.adaptive`); mixture models alone.
+        names: What slots are called, those that have a name; `names` of what is found.
 
     Raises:
-        InputError: if `iterations` is below 1, the model has more slots than a label map can name, or its slots cannot
-            be adaptive.
+        InputError: if `iterations` is below 1, the model has more slots than a label map can name, its slots cannot
+            be adaptive, or one of the names is no name of a slot.
 
     Example:
         >>> segmenter = boqsa.Segmenter.from_pretrained("RUN")  # doctest: +SKIP
@@ -148,7 +154,13 @@ class Segmenter:
     """
 
     def __init__(
-        self, model: Model, *, crop: bool = False, iterations: int | None = None, adaptive: bool = False
+        self,
+        model: Model,
+        *,
+        crop: bool = False,
+        iterations: int | None = None,
+        adaptive: bool = False,
+        names: Mapping[int, str] = UNNAMED,
     ) -> None:
         if iterations is not None and iterations < 1:
             raise InputError(f"iterations is {iterations}; it must be at least 1.")
@@ -160,6 +172,7 @@ class Segmenter:
         self.adaptive = adaptive
         self.crop = crop
         self.iterations = iterations
+        self.names: Mapping[int, str] = checked_names(names, model.num_slots)
 
     @classmethod
     def from_pretrained(
@@ -172,7 +185,7 @@ class Segmenter:
         adaptive: bool = False,
         device: str | torch.device = "cpu",
     ) -> "Segmenter":
-        """The model of a run folder, of a saved model, or of a name on the hub.
+        """The model of a run folder, of a saved model, or of a name on the hub, with the names of its slots.
 
         Args:
             path_or_hub_id, checkpoint: As for `boqsa.load`.
@@ -180,10 +193,12 @@ class Segmenter:
             device: Where the model goes.
 
         Raises:
-            RunError, InputError: as `boqsa.load`, and as the class.
+            RunError, InputError: as `boqsa.load`, as the class, and if there are names and they are damaged.
         """
-        model = load(path_or_hub_id, checkpoint=checkpoint).to(device)
-        return cls(model, crop=crop, iterations=iterations, adaptive=adaptive)
+        folder = locate(path_or_hub_id)
+        model = load(folder, checkpoint=checkpoint).to(device)
+        names = read_names(folder, model.num_slots)
+        return cls(model, crop=crop, iterations=iterations, adaptive=adaptive, names=names)
 
     def predict(self, picture: Any) -> Segmentation:
         """Segment one picture: a path, a PIL image, an array (H, W, 3) or (H, W), or a tensor (3, H, W); numbers are
@@ -221,7 +236,8 @@ class Segmenter:
             labels = np.full(picture.shape[:2], IGNORE, dtype=np.uint8)
             height, width = labels[window].shape
             labels[window] = enlarged_labels(masks[index], height, width)
-            yield Segmentation(picture, labels, masks[index].numpy(), slots[index], reconstruction[index], window)
+            found = (picture, labels, masks[index].numpy(), slots[index], reconstruction[index], window)
+            yield Segmentation(*found, self.names)
 
     @property
     def start(self) -> Float[Tensor, "K D"]:

@@ -3,6 +3,7 @@
     FOLDER/model.safetensors, config.json     what `boqsa.load` reads
     FOLDER/training_recipe.json               of the run
     FOLDER/metrics.json                       of its test split, where it was evaluated
+    FOLDER/names.json                         what its slots are called, where somebody named them
     FOLDER/README.md                          the model card of the hub
     FOLDER/manifest.json                      step, recipe hash, sha256 of each file
 
@@ -11,6 +12,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
@@ -24,6 +26,7 @@ import boqsa
 from boqsa.atomic import atomic_folder
 from boqsa.data.catalog import CATALOG
 from boqsa.errors import InputError, RunError
+from boqsa.inference.names import NAMES, names_text, read_names
 from boqsa.inference.run import CONFIG, MANIFEST, MODEL, checkpoint_folder, read_manifest, read_recipe, sha256
 from boqsa.plain import read_json
 from boqsa.recipes import Recipe
@@ -65,7 +68,8 @@ def share(
         The folder.
 
     Raises:
-        RunError, RecipeError: if a run, or the checkpoint, cannot be used, or a seed is another recipe's.
+        RunError, RecipeError: if a run, the checkpoint, or the names of its slots cannot be used, or a seed is another
+            recipe's.
         InputError: if `out` holds something else.
     """
     run, out = Path(run), Path(out)
@@ -73,6 +77,7 @@ def share(
     source = checkpoint_folder(run, checkpoint)
     manifest = read_manifest(source)
     metrics = _metrics(run)
+    names = read_names(run, recipe.model.num_slots)
     others = [_of_other_seed(Path(other), recipe) for other in seeds]
     if others:
         if len({one["seed"] for one in others}) < len(others):
@@ -89,7 +94,11 @@ def share(
         (partial / TRAINING_RECIPE).write_text(recipe.to_json(), encoding="utf-8")
         if metrics:
             (partial / METRICS).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
-        card = card_of(recipe, metrics, others, checkpoint=checkpoint, step=manifest["step"], licence=licence)
+        if names:
+            (partial / NAMES).write_text(names_text(names), encoding="utf-8")
+        card = card_of(
+            recipe, metrics, others, names=names, checkpoint=checkpoint, step=manifest["step"], licence=licence
+        )
         (partial / CARD).write_text(card, encoding="utf-8")
         files = sorted(path.name for path in partial.iterdir())
         whole = {
@@ -115,7 +124,7 @@ def _copy(source: Path, target: Path, digest: str | None) -> None:
 def _require_own(out: Path) -> None:
     """Go on if `out` is absent, empty, or what an earlier call made and nobody added to."""
     found = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    others = found - {MODEL, CONFIG, MANIFEST, TRAINING_RECIPE, METRICS, CARD}
+    others = found - {MODEL, CONFIG, MANIFEST, TRAINING_RECIPE, METRICS, NAMES, CARD}
     if others or (found and TRAINING_RECIPE not in found):
         raise InputError(f"{out} has {min(others or found)}, which `boqsa share` did not make; choose another folder.")
 
@@ -176,6 +185,7 @@ def card_of(
     metrics: Mapping[str, Any],
     others: Sequence[Mapping[str, Any]],
     *,
+    names: Mapping[int, str],
     checkpoint: str,
     step: int,
     licence: str,
@@ -191,6 +201,7 @@ def card_of(
         "## Use",
         '```python\nimport boqsa\n\nsegmenter = boqsa.Segmenter.from_pretrained("OWNER/NAME@REVISION")\n'
         'segmenter.predict("picture.jpg").labels\n```',
+        *_names(names),
         "## Training",
         "\n".join(
             [
@@ -215,6 +226,19 @@ def card_of(
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _names(names: Mapping[int, str]) -> list[str]:
+    """What slots were named, as names of others may be read wrong without; nothing if none was."""
+    if not names:
+        return []
+    listed = ", ".join(f"{slot} {_plain(name)}" for slot, name in names.items())
+    return [f"Slots that were named by what they take in most pictures: {listed}."]
+
+
+def _plain(name: str) -> str:
+    """A name that Markdown takes for nothing else."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", name)
 
 
 def _effort(metrics: Mapping[str, Any]) -> list[str]:

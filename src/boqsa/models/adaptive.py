@@ -23,7 +23,7 @@ LEAST_RISE = 7.5e-4
 range. Chosen by the labels of other scenes of one to six objects (docs/adaptive.md)."""
 BORDER_SHARE = 0.25
 """A slot with so much of the border is background and no object."""
-_LEAST_AREA = 1 / 128
+LEAST_AREA = 1 / 128
 """Share of the picture below which a slot is no object, eight pixels of 32x32."""
 
 
@@ -43,7 +43,7 @@ class NeededSlots(NamedTuple):
         labels = self.segmentation()
         owned = torch.nn.functional.one_hot(labels, self.masks.shape[1])  # (B, H, W, K)
         share = owned.double().mean(dim=(1, 2))  # (B, K)
-        is_object = (share >= _LEAST_AREA) & (_border(owned).double().mean(dim=1) < BORDER_SHARE)
+        is_object = (share >= LEAST_AREA) & (_border(owned).double().mean(dim=1) < BORDER_SHARE)
         return (is_object & self.is_needed).sum(dim=1)
 
 

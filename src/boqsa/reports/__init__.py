@@ -8,6 +8,9 @@ reads data.
     grid       one scene a row: image, masks, reconstruction, and each slot's own picture
     curves     loss, scores and slot use, as PNG
     html       the report: one self-contained file
+    concepts   the page of concepts: what each slot stands for, and fields to name it in
+    naming     what that page does with the names
+    regions    pictures of what a slot owns
     masks      which masks a model is judged by
     png        saving pictures, never half of one
 """

@@ -10,6 +10,17 @@ from typing import Any
 NOT_MEASURED = "not measured"
 
 
+def document(title: str, parts: Sequence[str], stylesheet: str) -> str:
+    """A whole HTML document; `title` is plain text, empty parts are left out."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{stylesheet}</style>\n</head>\n<body>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</body>\n</html>\n"
+    )
+
+
 def block(data: Any, *keys: str) -> Mapping[str, Any]:
     """The mapping under `keys`, one inside the other; empty where one is missing or is something else."""
     for key in keys:

@@ -17,6 +17,7 @@ from boqsa.reports.curves import loss_curve, score_curve, series, slot_use_bars
 from boqsa.reports.elements import (
     block,
     cell,
+    document,
     duration,
     facts,
     figure,
@@ -95,13 +96,7 @@ def report_html(
         "<footer><p class='note'>boqsa implements BO-QSA: Jia, Liu and Huang, “Improving Object-centric "
         "Learning with Query Optimization”, ICLR 2023.</p></footer>",
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(name)}: what the slots found</title>\n<style>{STYLESHEET}</style>\n</head>\n<body>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</body>\n</html>\n"
-    )
+    return document(f"{name}: what the slots found", body, STYLESHEET)
 
 
 def write_report(

@@ -1,4 +1,7 @@
-"""The looks of the report: light and dark, wide and narrow, screen and paper. Nothing is loaded."""
+"""The looks of the report and of the page of concepts: light and dark, wide and narrow, screen and paper.
+
+Nothing is loaded.
+"""
 
 STYLESHEET = """
 :root {
@@ -108,3 +111,71 @@ footer { margin-top: 3.5rem; padding-top: 1rem; border-top: 1px solid var(--line
   .scroll { overflow: visible; }
 }
 """
+
+CONCEPTS_STYLE = """
+body { padding-bottom: 0; }
+.swatch {
+  display: inline-block; width: .8em; height: .8em; border-radius: 3px; margin-right: .45em;
+  border: 1px solid rgb(128 128 128 / .5); print-color-adjust: exact; -webkit-print-color-adjust: exact;
+}
+.slot {
+  background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1rem 1.25rem 1.25rem;
+  margin: 1.5rem 0; scroll-margin-top: 1rem;
+}
+.slot .head { display: flex; flex-wrap: wrap; gap: .5rem 2rem; align-items: center; justify-content: space-between; }
+.slot h2 { margin: 0; }
+.slot h2 .quiet { font-weight: 400; margin-left: .35em; }
+.slot h3 { margin: 1.4rem 0 .5rem; }
+.slot h3 small { font-weight: 400; margin-left: .4em; }
+.about { display: flex; flex-wrap: wrap; gap: .75rem 1.75rem; margin-top: .75rem; align-items: flex-start; }
+.about > div { flex: 1 1 22rem; }
+.about figure { margin: 0; }
+.mean img { width: 8rem; border: 1px solid var(--line); border-radius: 6px; }
+.mean figcaption { font-size: .8125rem; margin-top: .25rem; }
+.facts { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 0 0 .6rem; }
+.facts dt { color: var(--quiet); }
+.facts dd { margin: 0; font-variant-numeric: tabular-nums; }
+.line { margin: .35rem 0; max-width: none; }
+.line > .quiet { margin-right: .4rem; }
+.chip {
+  display: inline-block; border: 1px solid var(--line); border-radius: 999px; padding: .05rem .65rem; margin: .1rem 0;
+  background: var(--ground); color: var(--ink); text-decoration: none; white-space: nowrap; font-size: .9375rem;
+}
+.chip small { color: var(--quiet); font-size: .8125rem; }
+a.chip:hover { border-color: var(--accent); }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.25rem, 1fr)); gap: .6rem; }
+.gallery figure { margin: 0; }
+.gallery img { width: 100%; display: block; border-radius: 4px; }
+.gallery img + img { margin-top: .3rem; }
+.gallery figcaption { font-size: .8125rem; line-height: 1.35; margin-top: .2rem; font-variant-numeric: tabular-nums; }
+.gallery figcaption b { color: var(--ink); font-weight: 600; }
+.panels { columns: 2 19rem; column-gap: 2rem; }
+.shares { font-size: .875rem; break-inside: avoid; margin-bottom: .9rem; }
+.shares caption { text-align: left; font-weight: 600; padding-bottom: .15rem; }
+.shares th, .shares td { padding: .1rem .3rem; border: 0; vertical-align: middle; }
+.shares thead th { font-weight: 400; text-align: right; font-size: .75rem; padding-bottom: 0; }
+.shares tbody th { font-weight: 400; min-width: 0; width: 6.5rem; white-space: nowrap; padding-left: 0; }
+table.shares:not(.compared) tbody th { width: 6.5rem; }
+.shares td { text-align: right; font-variant-numeric: tabular-nums; width: 2.6rem; }
+.shares td + td + td { color: var(--quiet); }
+.shares td.track { position: relative; width: auto; min-width: 4rem; padding: 0; }
+.track span, .track i { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+.track::before { content: ""; display: block; height: 10px; border-radius: 3px; background: var(--line); opacity: .55; }
+.track span { position: absolute; left: 0; top: calc(50% - 5px); height: 10px; border-radius: 3px; }
+.track i {
+  position: absolute; top: calc(50% - 8px); height: 16px; width: 2px; margin-left: -1px; background: var(--ink);
+}
+.overview td.words { text-align: left; }
+.overview .compared tbody th { width: auto; min-width: 12rem; }
+.overview thead th { white-space: nowrap; }
+.overview th.number:last-child { text-align: left; }
+.overview a { text-decoration: none; color: var(--ink); }
+.overview th .quiet { font-weight: 400; }
+@media (max-width: 34rem) {
+  .slot { padding: .8rem .8rem 1rem; }
+  .overview td.words { display: block; padding-bottom: .6rem; }
+  .overview td.words::before { content: none; }
+}
+@media print { .slot { break-inside: avoid; } }
+"""
+"""What the page of concepts adds."""

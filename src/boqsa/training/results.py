@@ -89,7 +89,7 @@ def evaluate_run(
     recipe = read_recipe(run)
     refuse_links(run)
     names, damaged = whole_checkpoints(run)
-    _check_device(device)
+    check_device(device)
     if iterations is not None and iterations < 1:
         raise InputError(f"iterations is {iterations}; it must be at least 1.")
     if generated < 0:
@@ -120,7 +120,7 @@ def evaluate_run(
     state, warnings = verdict(diagnostics, step=scores["last"]["step"], warmup_steps=recipe.train.warmup_steps)
     diagnostics |= {"verdict": state, "warnings": warnings}
     main = headline(scores["last"])
-    name = _suffix(run, recipe, data, dataset, iterations)
+    name = suffix_of(run, recipe, data, dataset, iterations)
     report = f"report{name}.html"
     metrics = {
         **{name: main[name] for name in HEADLINE if name in main},
@@ -195,7 +195,12 @@ def whole_checkpoints(run: Path) -> tuple[dict[str, str], dict[str, str]]:
     return whole, damaged
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Go on if something can be put on a device.
+
+    Raises:
+        InputError: if not.
+    """
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # an unknown name; a build of torch without it
@@ -219,10 +224,10 @@ def open_for(recipe: Recipe, data: DataRecipe, split: str) -> PackedDataset:
 
 def metrics_file(run: Path, recipe: Recipe, data: DataRecipe, dataset: PackedDataset) -> Path:
     """Where `evaluate_run` writes the scores of a split of some data, at the trained number of iterations."""
-    return run / f"metrics{_suffix(run, recipe, data, dataset, None)}.json"
+    return run / f"metrics{suffix_of(run, recipe, data, dataset, None)}.json"
 
 
-def _suffix(run: Path, recipe: Recipe, data: DataRecipe, dataset: PackedDataset, iterations: int | None) -> str:
+def suffix_of(run: Path, recipe: Recipe, data: DataRecipe, dataset: PackedDataset, iterations: int | None) -> str:
     """Nothing for the run's own test, wherever its data lies now; else what tells the scores apart.
 
     Two folders of photographs share the name "folder", so the data is the run's own only if its content is what the
