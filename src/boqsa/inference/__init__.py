@@ -8,12 +8,25 @@ Nothing here trains. A run folder alone is enough for everything in this package
     files      the same for files and folders, with results on disk
     picture    any picture file -> 8-bit RGB
     convert    a released checkpoint -> run folder
+    encoder    the frozen encoder of a features model, loaded and attached
+    features   a packed set -> the same with an encoder's features
     run        the layout of a run folder
 """
 
 from boqsa.inference.convert import convert
+from boqsa.inference.encoder import attach_encoder, load_encoder
+from boqsa.inference.features import write_features
 from boqsa.inference.files import segment_files
 from boqsa.inference.load import load
 from boqsa.inference.segment import Segmentation, Segmenter
 
-__all__ = ["Segmentation", "Segmenter", "convert", "load", "segment_files"]
+__all__ = [
+    "Segmentation",
+    "Segmenter",
+    "attach_encoder",
+    "convert",
+    "load",
+    "load_encoder",
+    "segment_files",
+    "write_features",
+]

@@ -28,12 +28,13 @@ from boqsa.inference.run import (
 )
 from boqsa.models.radiance.pretrained import digest, lpips_from
 from boqsa.plain import without_nan
-from boqsa.recipes import DataRecipe, EvaluateRecipe, Recipe
+from boqsa.recipes import DataRecipe, EvaluateRecipe, FeaturesRecipe, Recipe
 from boqsa.reports import save_png, write_report
 from boqsa.training.baseline import baselines
 from boqsa.training.data import open_split, require_image_size
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate, headline
+from boqsa.training.features import require_features
 from boqsa.training.log import read_log
 from boqsa.training.machine import machine_facts
 from boqsa.training.pictures import draw_scenes
@@ -209,11 +210,14 @@ def open_for(recipe: Recipe, data: DataRecipe, split: str) -> PackedDataset:
     """A split to score a recipe's model on.
 
     Raises:
-        RecipeError, InputError: as `open_split`; or if its images have another size than the model takes.
+        RecipeError, InputError: as `open_split`; or if its images have another size than the model takes, or lack the
+            features that it takes.
     """
     size = recipe.data.image_size
     dataset = open_split(replace(data, image_size=size), split)
     require_image_size(dataset, size)
+    if isinstance(recipe.model, FeaturesRecipe):
+        require_features(dataset, recipe.model)
     return dataset
 
 
