@@ -151,6 +151,8 @@ def test_refusals(packed: Path, encoder: PretrainedViT, make_encoder: Callable[.
     coarse = load_encoder(make_encoder(patch_size=5, image_size=15))
     with pytest.raises(InputError, match=r"holds 16x16 images, no whole number of patches of 5 pixels; .* --size 15"):
         write_features(packed, coarse, tmp_path / "coarse")
+    with pytest.raises(InputError, match=r"device 'abacus' cannot be used .*; pass cpu, or cuda"):
+        write_features(packed, encoder, tmp_path / "none", device="abacus")
     with pytest.raises(InputError, match="batch_size is 0"):
         write_features(packed, encoder, tmp_path / "none", batch_size=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]

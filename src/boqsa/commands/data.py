@@ -406,6 +406,11 @@ def next_command(manifest: "Manifest", target: Path) -> str:
     recipes = [recipe for make in RECIPES.values() if ((recipe := make()).model.kind == "features") == bool(features)]
     # A grid of patches may have any size.
     fitting = [recipe for recipe in recipes if height == width and (features or recipe.data.image_size == height)]
+    if not fitting and any(make().data.image_size == height == width for make in RECIPES.values()):
+        root = shlex.quote(str(target))
+        return (
+            f"Next: `boqsa data features {root} ENCODER OUT`; recipes for {height}x{width} images read their features."
+        )
     if not fitting:
         sizes = " or ".join(map(str, sorted({recipe.data.image_size for recipe in recipes})))
         return (

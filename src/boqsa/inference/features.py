@@ -24,6 +24,7 @@ from boqsa.data.manifest import Option
 from boqsa.data.packing import Extra, PackedWriter
 from boqsa.data.preparing import free_target, move_into_place, workplace
 from boqsa.errors import InputError
+from boqsa.inference.load import require_device
 from boqsa.models.pretrained_vit import PretrainedViT
 
 FEATURES = "features"
@@ -65,7 +66,7 @@ def write_features(
 
     Raises:
         InputError: if the source is no packed set, has features already or images that are no whole number of patches,
-            or a feature is not a number in 16 bits; or if the target cannot be written.
+            or a feature is not a number in 16 bits; or if the device cannot be used, or the target cannot be written.
     """
     manifest = Manifest.load(source)
     grid = _grid(manifest, encoder, source)
@@ -76,6 +77,7 @@ def write_features(
     extras = {name: Extra(first[name].numpy().dtype.str, tuple(first[name].shape)) for name in manifest.extras}
     extras[FEATURES] = Extra("<f2", (grid[0] * grid[1], encoder.feature_size))
     asked = {"source": manifest.fingerprint, "batch_size": batch_size, **encoder_options(encoder)}
+    require_device(device)
     encoder.to(device)
     total, saved = sum(manifest.counts.values()), time.monotonic()
     with workplace(free_target(target)) as place:

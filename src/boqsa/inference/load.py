@@ -124,6 +124,21 @@ def load(path_or_hub_id: str | Path, *, checkpoint: str = "last") -> Model:
     return _load_saved(download(str(path_or_hub_id)))
 
 
+def require_device(device: str) -> None:
+    """Go on if a device can be used.
+
+    Raises:
+        InputError: if torch does not know it, or the machine lacks it.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # an unknown name; a build of torch without it
+        reason = str(error).splitlines()[0][:80]
+        raise InputError(
+            f"device {device!r} cannot be used ({reason}); pass cpu, or cuda where there is a GPU."
+        ) from None
+
+
 def _load_saved(folder: Path) -> Model:
     """A folder of `save_pretrained`: config.json and model.safetensors."""
     missing = [name for name in (CONFIG, MODEL) if not (folder / name).is_file()]

@@ -197,7 +197,6 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
     early = step < 10 * max(warmup_steps, 100)
     information = numbers["slot_information"]
     kind = numbers["model"]
-    is_transformer = kind == "transformer"
     of_mean = "feature" if kind == "features" else "colour"
     if not math.isfinite(ratio) or not math.isfinite(information or 0.0):
         return "broken", [
@@ -216,9 +215,7 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
             *ignored,
         ]
     if ratio > 0.9 or decided < UNDECIDED:
-        painter = (
-            "the dVAE paints" if is_transformer else "the slots rebuild" if kind == "features" else "the slots paint"
-        )
+        painter = {"transformer": "the dVAE paints", "features": "the slots rebuild"}.get(kind, "the slots paint")
         what = (
             f"{painter} no better than one mean {of_mean} a picture"
             if ratio > 0.9
@@ -275,6 +272,8 @@ def _split_by_position(numbers: dict[str, Any]) -> tuple[str, str] | None:
     halves, information = numbers["half_split"] or 0.0, numbers["position_information"]
     if numbers["model"] == "mixture":
         ways_out = "Try a smaller model.slot-size or narrower model.decoder-channels, a longer train.sigma-steps"
+    elif numbers["model"] == "features":
+        ways_out = "Try a smaller model.slot-size, more steps"
     else:
         ways_out = "Try a smaller model.slot-size, a train.least-crop below 1"
     ways_out += ", or another seed"

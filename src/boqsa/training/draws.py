@@ -101,10 +101,12 @@ def draw_crops(*, seed: int, step: int, positions: Sequence[int]) -> Float[Tenso
 def draw_patch_orders(*, seed: int, step: int, positions: Sequence[int]) -> Float[Tensor, "B"]:
     """Uniform numbers in [0, 1) that choose the order in which the patches of a sample are decoded."""
     draws = [
-        np.random.Generator(np.random.Philox(key=[seed, _PATCHES], counter=[0, 0, position, step])).random()
+        np.random.Generator(np.random.Philox(key=[seed, _PATCHES], counter=[0, 0, position, step])).random(
+            dtype=np.float32
+        )
         for position in positions
     ]
-    return torch.tensor(draws, dtype=torch.float32)
+    return torch.tensor(draws)
 
 
 def draw_gumbel(

@@ -17,7 +17,7 @@ import torch
 from boqsa.atomic import write_text
 from boqsa.data import PackedDataset
 from boqsa.errors import InputError, RunError
-from boqsa.inference.load import load
+from boqsa.inference.load import load, require_device
 from boqsa.inference.run import (
     CHECKPOINTS,
     checkpoint_names,
@@ -90,7 +90,7 @@ def evaluate_run(
     recipe = read_recipe(run)
     refuse_links(run)
     names, damaged = whole_checkpoints(run)
-    _check_device(device)
+    require_device(device)
     if iterations is not None and iterations < 1:
         raise InputError(f"iterations is {iterations}; it must be at least 1.")
     if generated < 0:
@@ -194,16 +194,6 @@ def whole_checkpoints(run: Path) -> tuple[dict[str, str], dict[str, str]]:
     if "last" not in whole:
         raise RunError(damaged.get("last", none_yet))
     return whole, damaged
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # an unknown name; a build of torch without it
-        reason = str(error).splitlines()[0][:80]
-        raise InputError(
-            f"device {device!r} cannot be used ({reason}); pass cpu, or cuda where there is a GPU."
-        ) from None
 
 
 def open_for(recipe: Recipe, data: DataRecipe, split: str) -> PackedDataset:
