@@ -89,7 +89,8 @@ def test_every_recipe_can_be_tried_without_a_download(
     recipe = RECIPES[name]()
     stand_in = mimic(recipe.data.name, tmp_path / "stand-in")
     packed, trained = tmp_path / "packed", tmp_path / "run"
-    run("data", "prepare", recipe.data.name, stand_in.path, packed, "--size", recipe.data.image_size)
+    needed = [part for option, value in stand_in.options.items() for part in (f"--{option}", value)]
+    run("data", "prepare", recipe.data.name, stand_in.path, packed, "--size", recipe.data.image_size, *needed)
     assert run("data", "check", packed)["ok"]
     fields = FEW_STEPS | {"train.steps": 1, "train.evaluate-every": 1, "train.batch-size": 2}
     options = [part for field, value in fields.items() for part in (f"--{field}", value)]

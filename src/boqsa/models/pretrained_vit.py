@@ -36,7 +36,7 @@ class PretrainedViT(nn.Module):
         sha256: Of its weights file, which tells one encoder from another.
 
     Raises:
-        InputError: if it is of another kind.
+        InputError: if it is of another kind, or its patches are not square.
     """
 
     def __init__(self, vit: nn.Module, *, name: str, sha256: str) -> None:
@@ -44,8 +44,10 @@ class PretrainedViT(nn.Module):
         config: Any = vit.config
         if config.model_type not in KINDS:
             raise InputError(f"{name} is a {config.model_type!r}; {', '.join(KINDS)} can be read (DINO is a vit).")
+        if not isinstance(config.patch_size, int):
+            raise InputError(f"{name} has patches of {config.patch_size} pixels; square ones, of one number, expected.")
         self.name, self.sha256 = name, sha256
-        self.patch_size, self.feature_size = int(config.patch_size), int(config.hidden_size)
+        self.patch_size, self.feature_size = config.patch_size, int(config.hidden_size)
         self._leading = 1 + int(getattr(config, "num_register_tokens", 0))
         self._native_size = config.image_size
         self._can_interpolate = "interpolate_pos_encoding" in inspect.signature(vit.forward).parameters
