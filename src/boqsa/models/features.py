@@ -1,8 +1,8 @@
 """BO-QSA on frozen features: slots over the patches of a pretrained vision transformer, which they have to rebuild.
 
 The first limitation that the paper names (section C), and where the field went: on photographs, pixels are no good
-target, and features of a self-supervised network are (DINOSAUR; SPOT showed that learned queries and the bi-level
-gradient help there too, baselines 7.1, 7.2). The network is no part of this model. Its features come from a packed set
+target, and features of a self-supervised network are (DINOSAUR, baselines 7.1; SPOT, 7.2, took learned queries and the
+bi-level gradient into its second stage). The network is no part of this model. Its features come from a packed set
 (`boqsa data features`), and `use_encoder` attaches it where a picture is to be looked at.
 
     features -> feature MLP -> slots -> decoder -> features       mean squared error over everything
