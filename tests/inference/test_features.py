@@ -15,7 +15,8 @@ from boqsa.data.packing import write_packed
 from boqsa.data.preparing import workplace_of
 from boqsa.errors import InputError
 from boqsa.inference import features as features_module
-from boqsa.inference import load_encoder, write_features
+from boqsa.inference import load_encoder
+from boqsa.inference.features import write_features
 from boqsa.models import PretrainedViT
 
 

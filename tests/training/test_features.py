@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from boqsa.commands import main
 from boqsa.data import PackedDataset
 from boqsa.errors import RecipeError, RunError
-from boqsa.inference import load_encoder, write_features
+from boqsa.inference import load_encoder
+from boqsa.inference.features import write_features
 from boqsa.inference.load import load
 from boqsa.inference.run import read_recipe
 from boqsa.models import FeaturesModel

@@ -298,7 +298,8 @@ def _tell_packed(manifest: "Manifest", target: Path, *, as_json: bool) -> None:
 def _features(arguments: list[str]) -> int:
     chosen = parse(Features, arguments, command="data features")
 
-    from boqsa.inference import load_encoder, write_features
+    from boqsa.inference import load_encoder
+    from boqsa.inference.features import write_features
 
     encoder = load_encoder(chosen.encoder)
     try:

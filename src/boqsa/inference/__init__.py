@@ -15,7 +15,6 @@ Nothing here trains. A run folder alone is enough for everything in this package
 
 from boqsa.inference.convert import convert
 from boqsa.inference.encoder import attach_encoder, load_encoder
-from boqsa.inference.features import write_features
 from boqsa.inference.files import segment_files
 from boqsa.inference.load import load
 from boqsa.inference.segment import Segmentation, Segmenter
@@ -28,5 +27,4 @@ __all__ = [
     "load",
     "load_encoder",
     "segment_files",
-    "write_features",
 ]
