@@ -241,6 +241,19 @@ def test_the_next_command_where_no_recipe_fits(packed: Path) -> None:
     assert text.startswith("No recipe is for 16x16 images: prepare with --size 32 or 64 or 96 or 128")
 
 
+def test_the_next_command_where_recipes_read_features_alone(packed: Path) -> None:
+    from dataclasses import replace
+
+    manifest = replace(Manifest.load(packed), image_size=(224, 224))
+    expected = f"Next: `boqsa data features '{packed}' ENCODER OUT`; recipes for 224x224 images read their features."
+    assert command.next_command(manifest, packed) == expected
+    known = {"encoder_patch_size": 14, "encoder_feature_size": 384}
+    manifest = replace(manifest, name="folder", task="foreground", extras=("features",), options=known)
+    assert command.next_command(manifest, packed) == (
+        f"Next: `boqsa train folder_features_small --data.root '{packed}' --model.patch-size 14 --out RUN`."
+    )
+
+
 # --- check and show ---
 
 
@@ -285,7 +298,7 @@ def test_show_names_the_sheet_after_the_folder_one_stands_in(packed: Path, monke
     ("arguments", "message"),
     [
         ("prepar", "there is no command 'prepar'; did you mean `boqsa data prepare`?"),
-        ("zzz", "there is no command 'zzz'; choose from list, prepare, mimic, check, show."),
+        ("zzz", "there is no command 'zzz'; choose from list, prepare, features, mimic, check, show."),
         ("prepare foldr IMAGES out", "unknown data set 'foldr'; did you mean folder?"),
         ("prepare scenes IMAGES out", "'scenes' is built in"),
         ("prepare birds IMAGES out", "my pictures"),

@@ -57,6 +57,24 @@ def test_equals_the_slow_one(inputs: tuple[Tensor, Tensor]) -> None:
     torch.testing.assert_close(transformer(*inputs), transformer.norm(stream))
 
 
+def test_weights_are_what_the_last_block_takes_from_the_memory(inputs: tuple[Tensor, Tensor]) -> None:
+    transformer = build().eval()
+    stream, memory = inputs
+    found, weights = transformer.with_weights(stream, memory)
+    assert torch.equal(found, transformer(stream, memory))
+    first, last = transformer.blocks
+    stream = first(stream, memory)
+    normalised = last.norm_self(stream)
+    stream = stream + slow_attention(last.self_attention, normalised, normalised, causal=True)
+    queries = last.cross_attention.to_queries(last.norm_cross(stream))
+    keys = last.cross_attention.to_keys(memory)
+    expected = torch.zeros(2, 7, 3, dtype=torch.float64)
+    for head in range(2):
+        part = slice(4 * head, 4 * head + 4)
+        expected += (queries[..., part] @ keys[..., part].mT / 2).softmax(dim=-1) / 2
+    torch.testing.assert_close(weights, expected)
+
+
 def test_a_position_sees_itself_and_those_before_it_alone(inputs: tuple[Tensor, Tensor]) -> None:
     transformer = build()
     stream, memory = inputs

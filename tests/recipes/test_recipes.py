@@ -10,7 +10,8 @@ from torch import nn
 from boqsa.data import CATALOG
 from boqsa.errors import RecipeError
 from boqsa.inference.load import build_model
-from boqsa.recipes import RECIPES, DVAETrainRecipe, TrainRecipe, TransformerRecipe, get_recipe
+from boqsa.recipes import RECIPES, DVAETrainRecipe, FeaturesRecipe, TrainRecipe, TransformerRecipe, get_recipe
+from boqsa.training.schedules import learning_rate_factor
 
 SMALL_STRIDES = (1, 1, 1, 1), (2, 2, 2, 1, 1)
 LARGE_STRIDES = (2, 1, 1, 1), (2, 2, 2, 2, 1)
@@ -57,6 +58,13 @@ SLATE = {
     "shapestacks_slate_boqsa": ("shapestacks", 96, 12, "ari_fg"),
 }
 
+# Frozen features (baselines 7.1): data, slots, steps, selection metric.
+FEATURES = {
+    "coco_features": ("coco_instances", 7, 500_000, "ap"),
+    "voc_features": ("folder", 6, 300_000, "ap"),
+    "birds_features": ("birds", 3, 500_000, "iou"),
+}
+
 
 def parameters(module: nn.Module) -> int:
     """How many numbers are learned."""
@@ -66,6 +74,7 @@ def parameters(module: nn.Module) -> int:
 def test_every_recipe_is_in_a_table_here() -> None:
     large = TRANSFORMERS.keys() | SLATE.keys()
     others = {name for name in RECIPES if "_radiance" in name}  # tests/training/radiance has theirs
+    others |= FEATURES.keys() | {"folder_features_small"}
     assert set(RECIPES) == PUBLISHED.keys() | SMALL.keys() | large | {f"{name}_small" for name in large} | others
 
 
@@ -172,6 +181,31 @@ def test_parameters_of_slate() -> None:
     assert parameters(model.dvae) == 285_635
 
 
+@pytest.mark.parametrize("name", FEATURES)
+def test_constants_of_features(name: str) -> None:
+    data, slots, steps, metric = FEATURES[name]
+    recipe = get_recipe(name)
+    model, train = recipe.model, recipe.train
+    assert (recipe.data.name, recipe.data.image_size, recipe.evaluate.select_by) == (data, 224, metric)
+    assert model == FeaturesRecipe(num_slots=slots)
+    # DINOSAUR's, and SPOT's of its second stage
+    assert (model.patch_size, model.feature_size, model.slot_size, model.mlp_size) == (16, 768, 256, 1024)
+    assert (model.decoder, model.decoder_size, model.decoder_layers) == ("mlp", 2048, 3)
+    assert (model.blocks, model.heads, model.random_orders) == (4, 6, True)
+    assert (model.epsilon, model.epsilon_form, model.drop_path) == (1e-8, "entry", 0.0)
+    assert (model.queries, model.gradient, model.iterations) == ("learned", "bilevel", 3)
+    assert (train.steps, train.batch_size, train.clip_norm, train.sigma_steps) == (steps, 64, 1.0, 0)
+    for step in (10_000, 110_000, 310_000):  # their half-life counts from the end of the warm-up
+        factor = learning_rate_factor(step, warmup_steps=train.warmup_steps, half_life_steps=train.half_life_steps)
+        assert train.learning_rate * factor == pytest.approx(4e-4 * 0.5 ** ((step - 10_000) / 100_000))
+
+
+def test_the_small_features_recipe_fits_two_cores() -> None:
+    recipe = get_recipe("folder_features_small")
+    assert recipe.train.device == "cpu"
+    assert parameters(build_model(recipe)) < 2_000_000
+
+
 @pytest.mark.parametrize("name", [*TRANSFORMERS, *SLATE])
 def test_small_versions_compare_what_the_large_ones_do(name: str) -> None:
     large, small = get_recipe(name), get_recipe(f"{name}_small")
@@ -208,6 +242,8 @@ def test_names_agree(name: str) -> None:
         assert recipe.evaluate.task == "multi_object"
         assert task in ("views", "multi_view", "multi_object"), task
     else:
+        expected |= {"coco_instances": "instances"} if recipe.model.kind == "features" else {}
+        expected |= {"folder": "instances"} if name == "voc_features" else {}
         assert recipe.evaluate.task == expected.get(recipe.data.name, task)
     assert recipe.data.root is None
     assert getdoc(RECIPES[name])

@@ -83,14 +83,22 @@ DOWNLOADED = [name for name, make in RECIPES.items() if make().data.name != "sce
     "name",
     [name if name in IN_EVERY_RUN else pytest.param(name, marks=pytest.mark.full) for name in DOWNLOADED],
 )
-def test_every_recipe_can_be_tried_without_a_download(name: str, tmp_path: Path, run: Run) -> None:
+def test_every_recipe_can_be_tried_without_a_download(
+    name: str, tmp_path: Path, run: Run, make_encoder: Callable[..., Path]
+) -> None:
     recipe = RECIPES[name]()
     stand_in = mimic(recipe.data.name, tmp_path / "stand-in")
     packed, trained = tmp_path / "packed", tmp_path / "run"
-    run("data", "prepare", recipe.data.name, stand_in.path, packed, "--size", recipe.data.image_size)
+    needed = [part for option, value in stand_in.options.items() for part in (f"--{option}", value)]
+    run("data", "prepare", recipe.data.name, stand_in.path, packed, "--size", recipe.data.image_size, *needed)
     assert run("data", "check", packed)["ok"]
     fields = FEW_STEPS | {"train.steps": 1, "train.evaluate-every": 1, "train.batch-size": 2}
     options = [part for field, value in fields.items() for part in (f"--{field}", value)]
+    if recipe.model.kind == "features":
+        encoder = make_encoder(image_size=224, patch_size=16)
+        run("data", "features", packed, encoder, tmp_path / "features")
+        packed = tmp_path / "features"
+        options += ["--model.feature-size", 16]
     assert run("train", name, "--data.root", packed, "--out", trained, "--train.device", "cpu", *options)["finished"]
     scores = run("evaluate", trained)
     assert scores["dataset"]["partial"]

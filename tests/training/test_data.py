@@ -84,6 +84,6 @@ def test_a_cpu_reads_through_the_map_and_an_accelerator_what_fits(
     train_data: PackedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not StepImages(train_data, torch.device("cpu")).resident
-    for free, fits in ((2 * train_data.image_bytes, True), (2 * train_data.image_bytes - 2, False)):
+    for free, fits in ((2 * train_data.column_bytes("image"), True), (2 * train_data.column_bytes("image") - 2, False)):
         monkeypatch.setattr(data, "_free_bytes", lambda _, free=free: free)
         assert StepImages(train_data, torch.device("meta")).resident == fits

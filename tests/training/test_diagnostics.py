@@ -285,3 +285,22 @@ def test_a_single_slot_is_no_collapse() -> None:
 def test_nothing_seen() -> None:
     with pytest.raises(ValueError, match="no images"):
         Diagnostics(3, (SIZE, SIZE), model="mixture").compute()
+
+
+def test_a_features_model_is_compared_with_one_mean_feature_an_image() -> None:
+    masks = one_hot(torch.arange(SIZE).expand(2, SIZE, SIZE) // 4, 2)
+    features = torch.randn(2, 16, 5, generator=torch.Generator().manual_seed(0))
+    flat = (features - features.mean(dim=1, keepdim=True)).square().mean()
+    found = output(masks)._replace(
+        reconstruction=None, slot_reconstructions=None, feature_reconstruction=features + (0.3 * flat) ** 0.5
+    )
+    diagnostics = Diagnostics.like(found)
+    diagnostics.update(found, features, None)
+    values = diagnostics.compute()
+    assert values["model"] == "features"
+    assert values["loss_ratio"] == pytest.approx(0.3, rel=1e-5)
+    state, words = verdict(values, step=100_000, warmup_steps=100)
+    assert state == "half_split"
+    assert "least-crop" not in " ".join(words), "features cannot be cropped"
+    _, words = verdict({**values, "loss_ratio": 0.99}, step=100_000, warmup_steps=100)
+    assert "the slots rebuild no better than one mean feature a picture" in words[0]

@@ -12,9 +12,9 @@ import numpy as np
 
 from boqsa.data.scenes import SceneSettings, render_scenes
 from boqsa.errors import BoqsaError, MachineError
-from boqsa.inference.load import load, locate
-from boqsa.inference.names import read_names
+from boqsa.inference.load import locate
 from boqsa.inference.run import RECIPE
+from boqsa.inference.segment import Segmenter
 from boqsa.inference.share import TRAINING_RECIPE
 from boqsa.recipes import DataRecipe, Recipe
 from boqsa.reports import save_png
@@ -41,6 +41,7 @@ def serving(
     run: str | Path | None = None,
     *,
     checkpoint: str = "last",
+    encoder: str | Path | None = None,
     host: str = "127.0.0.1",
     port: int | None = None,
     share: bool = False,
@@ -51,6 +52,7 @@ def serving(
     Args:
         run: Run folder, folder of save_pretrained, or name on the hub; None takes the bundled model.
         checkpoint: Of a run folder.
+        encoder: Of a features model: its folder, where it is not where the run says.
         host: Address to listen on; the default can be reached from this machine alone.
         port: To listen on; None takes the first free one from 7860.
         share: Ask gradio for a public link through its servers.
@@ -72,10 +74,9 @@ def serving(
         except ModuleNotFoundError as error:
             raise MachineError(f"{error.name} is not installed; type `pip install 'boqsa[app]'`.") from None
         source = bundled_model() if run is None else locate(run)
-        model = load(source, checkpoint=checkpoint)
-        names = read_names(source, model.num_slots)
+        segmenter = Segmenter.from_pretrained(source, checkpoint=checkpoint, encoder=encoder)
         title = "The small model that comes with boqsa, trained on rendered scenes" if run is None else f"Model: {run}"
-        page = build_page(Shown(model, title, _examples(source, Path(folder)), names, Path(folder)))
+        page = build_page(Shown(segmenter.model, title, _examples(source, Path(folder)), segmenter.names, Path(folder)))
         page.queue(max_size=64)
         try:
             _, local, public = page.launch(**_settings(host, port, share=share, open_browser=open_browser))

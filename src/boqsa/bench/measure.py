@@ -72,6 +72,8 @@ def bench(
         raise RecipeError(
             "boqsa bench times models of images; benchmarks/radiance_step.py times a step of a radiance model."
         )
+    if recipe.model.kind == "features":
+        raise RecipeError("boqsa bench times models of images, and a features model reads features from files.")
     accelerator(recipe.train)
     others = [replace(recipe, train=replace(recipe.train, batch_size=batch)) for batch in dict.fromkeys(batches)]
 

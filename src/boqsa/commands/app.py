@@ -20,6 +20,8 @@ class App:
     boqsa, trained on rendered scenes."""
     checkpoint: str = "last"
     """last, best_loss or best_<metric>; the last one was chosen by labels."""
+    encoder: str | None = None
+    """Of a features model: folder of its encoder, where it is not where the run says."""
     host: str = "127.0.0.1"
     """Address to listen on. 0.0.0.0 lets everyone on the network in."""
     port: int | None = None
@@ -41,6 +43,7 @@ def main(arguments: list[str]) -> int:
     with serving(
         chosen.run,
         checkpoint=chosen.checkpoint,
+        encoder=chosen.encoder,
         host=chosen.host,
         port=chosen.port,
         share=chosen.share,

@@ -1,4 +1,4 @@
-"""`boqsa data list | prepare | mimic | check | show`: from people's files to packed arrays that can be trusted."""
+"""`boqsa data list | prepare | features | mimic | check | show`: from people's files to arrays that can be trusted."""
 
 import difflib
 import functools
@@ -84,6 +84,27 @@ class Prepare:
     """Leave out so many broken images; they are listed, and the exit code is 1."""
     workers: int | None = None
     """Processes that read; by default one a core, one for a compressed stream. The result does not depend on it."""
+    json: bool = False
+    """Print the manifest as JSON on stdout; progress stays on stderr."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Pack a packed data set again, with the features of a frozen vision transformer beside each image.
+
+    A call that was interrupted goes on when it is typed again.
+    """
+
+    packed: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PACKED")]
+    """Packed folder; its images go to the encoder at their size."""
+    encoder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENCODER")]
+    """Folder that `transformers` wrote, with safetensors, or name on the hub: owner/name, owner/name@revision."""
+    target: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
+    """Folder to make; it must not exist, or be empty."""
+    batch_size: int = 16
+    """Images that are encoded at a time."""
+    device: str = "cpu"
+    """Where to encode."""
     json: bool = False
     """Print the manifest as JSON on stdout; progress stays on stderr."""
 
@@ -220,7 +241,6 @@ def _prepare(arguments: list[str]) -> int:
     chosen = parse(Prepare, arguments, command="data prepare")
 
     from boqsa.data import prepare
-    from boqsa.data.preparing import workplace_of
 
     options = {
         field.name: getattr(chosen, field.name)
@@ -240,25 +260,64 @@ def _prepare(arguments: list[str]) -> int:
                 **options,
             )
     except KeyboardInterrupt:
-        if workplace_of(chosen.target).exists():
-            print("boqsa data: stopped; what is done is kept, and the same command goes on.", file=sys.stderr)
-            return 1
-        raise
-    following = next_command(manifest, chosen.target)
-    if chosen.json:
-        values = asdict(manifest) | {"fingerprint": manifest.fingerprint}
-        print_json({"target": str(chosen.target), "manifest": values, "next": following})
-    else:
-        height, width = manifest.image_size
-        print(f"{chosen.target}: {manifest.name}, {height}x{width}, {manifest.task}")
-        for split, count in manifest.counts.items():
-            print(f"  {split}: {count} images")
-        for notice in manifest.notices:
-            print(f"note: {notice}")
-        for skipped in manifest.skipped:
-            print(f"skipped: {skipped}")
-        print(f"Look at it with `boqsa data show {shlex.quote(str(chosen.target))}`. {following}")
+        if not _said_that_it_goes_on(chosen.target):
+            raise
+        return 1
+    _tell_packed(manifest, chosen.target, as_json=chosen.json)
     return 1 if manifest.skipped else 0
+
+
+def _said_that_it_goes_on(target: Path) -> bool:
+    """Whether something of an interrupted command is kept; the user is told."""
+    from boqsa.data.preparing import workplace_of
+
+    if not workplace_of(target).exists():
+        return False
+    print("boqsa data: stopped; what is done is kept, and the same command goes on.", file=sys.stderr)
+    return True
+
+
+def _tell_packed(manifest: "Manifest", target: Path, *, as_json: bool) -> None:
+    """What was packed, and what to type next."""
+    following = next_command(manifest, target)
+    if as_json:
+        values = asdict(manifest) | {"fingerprint": manifest.fingerprint}
+        print_json({"target": str(target), "manifest": values, "next": following})
+        return
+    height, width = manifest.image_size
+    print(f"{target}: {manifest.name}, {height}x{width}, {manifest.task}")
+    for split, count in manifest.counts.items():
+        print(f"  {split}: {count} images")
+    for notice in manifest.notices:
+        print(f"note: {notice}")
+    for skipped in manifest.skipped:
+        print(f"skipped: {skipped}")
+    print(f"Look at it with `boqsa data show {shlex.quote(str(target))}`. {following}")
+
+
+def _features(arguments: list[str]) -> int:
+    chosen = parse(Features, arguments, command="data features")
+
+    from boqsa.inference import load_encoder
+    from boqsa.inference.features import write_features
+
+    encoder = load_encoder(chosen.encoder)
+    try:
+        with _stopped_by_sigterm(), _counting() as progress:
+            manifest = write_features(
+                chosen.packed,
+                encoder,
+                chosen.target,
+                batch_size=chosen.batch_size,
+                device=chosen.device,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        if not _said_that_it_goes_on(chosen.target):
+            raise
+        return 1
+    _tell_packed(manifest, chosen.target, as_json=chosen.json)
+    return 0
 
 
 def _height_and_width(size: tuple[int, ...]) -> tuple[int, int] | None:
@@ -344,8 +403,15 @@ def next_command(manifest: "Manifest", target: Path) -> str:
         )
     task = manifest.task.replace("-", "_")
     height, width = manifest.image_size
-    recipes = [make() for make in RECIPES.values()]
-    fitting = [recipe for recipe in recipes if recipe.data.image_size == height == width]
+    features = manifest.options if "features" in manifest.extras else {}
+    recipes = [recipe for make in RECIPES.values() if ((recipe := make()).model.kind == "features") == bool(features)]
+    # A grid of patches may have any size.
+    fitting = [recipe for recipe in recipes if height == width and (features or recipe.data.image_size == height)]
+    if not fitting and any(make().data.image_size == height == width for make in RECIPES.values()):
+        root = shlex.quote(str(target))
+        return (
+            f"Next: `boqsa data features {root} ENCODER OUT`; recipes for {height}x{width} images read their features."
+        )
     if not fitting:
         sizes = " or ".join(map(str, sorted({recipe.data.image_size for recipe in recipes})))
         return (
@@ -362,6 +428,11 @@ def next_command(manifest: "Manifest", target: Path) -> str:
 
     best = max(fitting, key=fit)
     options = ["--data.root", shlex.quote(str(target))]
+    if best.data.image_size != height:
+        options += ["--data.image-size", str(height)]
+    for name in ("patch_size", "feature_size"):
+        if features and getattr(best.model, name) != features.get(f"encoder_{name}"):
+            options += [f"--model.{name.replace('_', '-')}", str(features.get(f"encoder_{name}"))]
     if best.data.name != manifest.name:
         options += ["--data.name", manifest.name]
     if has_masks and best.evaluate.task not in (task, "instances"):
@@ -424,6 +495,7 @@ def _stopped_by_sigterm() -> Iterator[None]:
 _COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "list": (_list, "List the data sets that are known."),
     "prepare": (_prepare, "Pack a data set, or your own images, once."),
+    "features": (_features, "Pack a packed data set again, with the features of a frozen encoder."),
     "mimic": (_mimic, "Write a tiny stand-in for a data set, in its original layout."),
     "check": (_check, "Verify a packed data set."),
     "show": (_show, "Draw a contact sheet of a packed data set."),

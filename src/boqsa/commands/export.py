@@ -37,10 +37,12 @@ def main(arguments: list[str]) -> int:
     """Entry of the command."""
     chosen = parse(Export, arguments, command="export")
 
-    from boqsa.inference import Segmenter
-    from boqsa.inference.export import export, facts_of
+    from boqsa.inference import Segmenter, load
+    from boqsa.inference.export import export, facts_of, require_exportable
 
-    segmenter = Segmenter.from_pretrained(chosen.run, checkpoint=chosen.checkpoint, iterations=chosen.iterations)
+    model = load(chosen.run, checkpoint=chosen.checkpoint)
+    require_exportable(model)  # before its encoder is looked for
+    segmenter = Segmenter(model, iterations=chosen.iterations)
     difference = export(segmenter, chosen.out, to=chosen.format)
     if chosen.json:
         print_json({"file": str(chosen.out), "difference": difference, **facts_of(segmenter)})

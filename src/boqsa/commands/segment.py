@@ -38,6 +38,8 @@ class Segment:
     """Slot-attention steps; by default the trained number."""
     adaptive: bool = False
     """Mixture models: leave out the slots that a picture does not need, without labels."""
+    encoder: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Features models: where the frozen encoder is, a folder or a name on the hub; by default where it was."""
     also: tuple[Literal["coco", "cvat", "grey"], ...] = ()
     """More outputs. coco: instances.json, COCO instances with run lengths; cvat: cvat.zip, for its import of
     "Segmentation mask 1.1"; grey: a_grey.png, label maps without colours, as FiftyOne and OpenCV want them."""
@@ -65,6 +67,7 @@ def main(arguments: list[str]) -> int:
         crop=chosen.crop,
         iterations=chosen.iterations,
         adaptive=chosen.adaptive,
+        encoder=chosen.encoder,
     )
     with progress_bar("segmenting") as progress:
         done, skipped = segment_files(

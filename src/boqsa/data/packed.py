@@ -54,13 +54,20 @@ class PackedDataset(Dataset[dict[str, Tensor]]):
         """The sample at `index`; a negative one counts from the end, one out of range raises IndexError."""
         return {name: values[0] for name, values in self.batch([index]).items()}
 
-    def batch(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> dict[str, Tensor]:
-        """Many samples at once, in the order asked: `image` uint8 (B, 3, H, W), `mask` int64 (B, H, W)."""
+    def batch(
+        self, indices: Sequence[int] | NDArray[np.integer[Any]], *, columns: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Many samples at once, in the order asked: `image` uint8 (B, 3, H, W), `mask` int64 (B, H, W), and the extras.
+
+        Args:
+            indices: Of the samples; negative ones count from the end.
+            columns: What to read, by name; None means all there is.
+        """
         chosen = np.asarray(indices, dtype=np.int64)
         if chosen.size and not -len(self) <= chosen.min() <= chosen.max() < len(self):
             raise IndexError(f"index out of range for the {len(self)} images of '{self.split}'.")
         chosen = np.where(chosen < 0, chosen + len(self), chosen)
-        sample = {name: torch.from_numpy(self._gather(name, chosen)) for name in self._columns}
+        sample = {name: torch.from_numpy(self._gather(name, chosen)) for name in columns or self._columns}
         if "mask" in sample:
             mask = sample["mask"]
             # Adding 1 in uint8 wraps 255 to 0, so that ignore ends as -1 without a comparison.
@@ -95,11 +102,14 @@ class PackedDataset(Dataset[dict[str, Tensor]]):
             raise InputError(f"{path} has {len(names)} names for {len(self)} images; prepare the data set again.")
         return names
 
+    def column_bytes(self, name: str) -> int:
+        """Bytes of a column (`image`, `mask` or an extra) of all samples of the split together."""
+        return len(self) * self._shard(name, 0)[:1].nbytes
+
     @property
-    def image_bytes(self) -> int:
-        """Bytes of all images of the split together."""
-        height, width = self.image_size
-        return len(self) * 3 * height * width
+    def wide_labels(self) -> bool:
+        """Whether masks are stored in 16 bits."""
+        return self.has_masks and self._shard("mask", 0).dtype != np.uint8
 
     @property
     def has_masks(self) -> bool:

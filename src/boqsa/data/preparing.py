@@ -94,9 +94,9 @@ def prepare(
     _check_number("skip_broken", skip_broken, 0, None)
     if workers is not None:
         _check_number("workers", workers, 1, None)
-    folder = _check_target(target)
+    folder = free_target(target)
     tell = progress or (lambda *_: None)
-    with _workplace(folder) as place:
+    with workplace(folder) as place:
         try:
             root = unpacked(Path(source), place / "unpacked", patterns=dataset.archives, progress=tell)
             told = {"progress": tell} if "progress" in inspect.signature(read).parameters else {}
@@ -109,7 +109,7 @@ def prepare(
         asked = {"name": name, "source": os.path.abspath(source), "options": given, "format": FORMAT}
         packing = _Packing(dataset, opened, place, str(source), asked, skip_broken)
         manifest = packing.run(_worker_count(workers, opened), tell)
-        _move_into_place(place / "packed", folder)
+        move_into_place(place / "packed", folder)
     return manifest
 
 
@@ -381,7 +381,7 @@ def workplace_of(target: str | Path) -> Path:
 
 
 @contextmanager
-def _workplace(target: Path) -> Iterator[Path]:
+def workplace(target: Path) -> Iterator[Path]:
     """A folder beside `target`, for one process at a time; it stays only while there is a journal to go on from."""
     place = workplace_of(target)
     new_parents = [parent for parent in place.parents if not os.path.exists(parent)]  # deepest first
@@ -392,7 +392,7 @@ def _workplace(target: Path) -> Iterator[Path]:
         reason = "a folder above it is a file" if above_is_file else error.strerror
         raise InputError(f"cannot write to {target}: {reason}; choose a folder that is writable.") from None
     with one_process(place / "lock", wait=False, busy=f"another process is preparing {target}; let it finish."):
-        _check_target(target)  # another process may have finished it meanwhile
+        free_target(target)  # another process may have finished it meanwhile
         try:
             yield place
         finally:
@@ -403,7 +403,12 @@ def _workplace(target: Path) -> Iterator[Path]:
                         parent.rmdir()
 
 
-def _move_into_place(packed: Path, target: Path) -> None:
+def move_into_place(packed: Path, target: Path) -> None:
+    """Bring a packed folder to disk and give it its final name.
+
+    Raises:
+        InputError: if the target cannot be written.
+    """
     for path in (*packed.iterdir(), packed):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -417,7 +422,12 @@ def _move_into_place(packed: Path, target: Path) -> None:
         raise InputError(f"cannot write to the target {target}: {error.strerror}.") from None
 
 
-def _check_target(target: str | Path) -> Path:
+def free_target(target: str | Path) -> Path:
+    """The folder to make, if nothing is there yet.
+
+    Raises:
+        InputError: if it is a file, or a folder that is not empty.
+    """
     folder = Path(target)
     if folder.name in ("", ".."):
         raise InputError(f"the target '{target}' has no name of its own; name the folder to make.")

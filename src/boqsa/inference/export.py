@@ -25,7 +25,8 @@ import boqsa
 from boqsa.atomic import atomic_file
 from boqsa.errors import InputError, MachineError
 from boqsa.inference.segment import Segmenter
-from boqsa.models import Noise, TransformerModel
+from boqsa.models import FeaturesModel, Noise, TransformerModel
+from boqsa.models.published import Model
 from boqsa.models.radiance import RadianceModel
 
 Format = Literal["onnx", "torch"]
@@ -48,13 +49,12 @@ class ExportedModel(nn.Module):
         segmenter: The model, and how many iterations it makes.
 
     Raises:
-        InputError: if it is a radiance model, which renders and has no such graph.
+        InputError: if it is a radiance model, which renders and has no such graph, or a features model.
     """
 
     def __init__(self, segmenter: Segmenter) -> None:
         super().__init__()
-        if isinstance(segmenter.model, RadianceModel):
-            raise InputError("a radiance model renders scenes and cannot be exported; use `boqsa render`.")
+        require_exportable(segmenter.model)
         if segmenter.adaptive:
             raise InputError("an exported model has all of its slots; leave adaptive out, and choose slots outside.")
         self.model = segmenter.model.float().cpu()
@@ -70,7 +70,20 @@ class ExportedModel(nn.Module):
         """Masks sum to 1 over slots; the reconstruction is in [0, 1] units and not clamped."""
         noise = Noise(queries=self.start.expand(image.shape[0], *self.start.shape))
         output = self.model(image, iterations=self.iterations, noise=noise, **self._options)
+        assert output.reconstruction is not None  # models that paint none are refused
         return output.masks.squeeze(2), output.slots, output.reconstruction
+
+
+def require_exportable(model: Model) -> None:
+    """Go on if a model can be written as a graph from images to masks, slots and a reconstruction.
+
+    Raises:
+        InputError: if it is a radiance model, or a features model.
+    """
+    if isinstance(model, RadianceModel):
+        raise InputError("a radiance model renders scenes and cannot be exported; use `boqsa render`.")
+    if isinstance(model, FeaturesModel):
+        raise InputError("a features model needs its frozen encoder, which is not exported; use `boqsa segment`.")
 
 
 def export(segmenter: Segmenter, path: str | Path, *, to: Format) -> float:

@@ -35,7 +35,7 @@ from boqsa.inference.run import (
     read_recipe,
     sha256,
 )
-from boqsa.models import MixtureModel, TransformerModel
+from boqsa.models import FeaturesModel, MixtureModel, TransformerModel
 from boqsa.models.published import Model
 from boqsa.models.radiance import RadianceModel
 from boqsa.plain import read_json
@@ -47,6 +47,7 @@ _KINDS: dict[str, type[Model]] = {
     "mixture": MixtureModel,
     "transformer": TransformerModel,
     "radiance": RadianceModel,
+    "features": FeaturesModel,
 }
 """The model of each kind of recipe."""
 
@@ -131,7 +132,22 @@ def locate(path_or_hub_id: str | Path) -> Path:
         return path
     if path.exists():
         raise InputError(f"{path} is a file; pass the run folder it belongs to (the one that holds {RECIPE}).")
-    return _download(str(path_or_hub_id))
+    return download(str(path_or_hub_id))
+
+
+def require_device(device: str) -> None:
+    """Go on if a device can be used.
+
+    Raises:
+        InputError: if torch does not know it, or the machine lacks it.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # an unknown name; a build of torch without it
+        reason = str(error).splitlines()[0][:80]
+        raise InputError(
+            f"device {device!r} cannot be used ({reason}); pass cpu, or cuda where there is a GPU."
+        ) from None
 
 
 def _load_saved(folder: Path) -> Model:
@@ -221,15 +237,23 @@ def _with_weights(model: Model, weights: dict[str, Tensor], folder: Path) -> Mod
     return model.eval()
 
 
-def _download(name: str) -> Path:
+def download(
+    name: str, *, expected: str = "pass a run folder, a folder of save_pretrained, owner/name or owner/name@revision"
+) -> Path:
     """The folder in the hub's cache that holds config.json and model.safetensors of a model, and names of its slots.
 
     `hf_hub_download` repeats itself for half a minute where there is no network, so one short question goes
     first.
+
+    Args:
+        name: `owner/name`, or `owner/name@revision`.
+        expected: What to do where there is no such model, in words.
+
+    Raises:
+        InputError: if the hub does not have it, or cannot be reached and nothing was downloaded before.
     """
     hub_id, _, asked = name.partition("@")
     nowhere = f"{name} is neither a folder here nor a model on the hub"
-    expected = "pass a run folder, a folder of save_pretrained, owner/name or owner/name@revision"
     reachable = True
     try:
         HfApi().model_info(hub_id, revision=asked or None, timeout=_PATIENCE)

@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from boqsa.errors import InputError
+from boqsa.inference.encoder import attach_encoder
 from boqsa.inference.load import load, locate
 from boqsa.inference.names import UNNAMED, checked_names, read_names
 from boqsa.inference.picture import to_picture
-from boqsa.models import MixtureModel, Noise, TransformerModel
+from boqsa.models import FeaturesModel, MixtureModel, Noise, TransformerModel
 from boqsa.models.adaptive import needed_slots
 from boqsa.models.published import Model
 from boqsa.models.radiance import RadianceModel
@@ -46,8 +47,8 @@ class Segmentation(NamedTuple):
     masks: Float32[np.ndarray, "K h w"]
     """Share of each pixel that each slot owns, at the size of the model; sums to 1 over slots."""
     slots: Float32[np.ndarray, "K D"]
-    reconstruction: Float32[np.ndarray, "3 h w"]
-    """In [0, 1] units, not clamped."""
+    reconstruction: Float32[np.ndarray, "3 h w"] | None
+    """In [0, 1] units, not clamped; None of a features model, which paints no picture."""
     window: tuple[slice, slice]
     """The rows and columns that the model saw: all, or the crop."""
     names: Mapping[int, str] = UNNAMED
@@ -146,7 +147,7 @@ class Segmenter:
 
     Raises:
         InputError: if `iterations` is below 1, the model has more slots than a label map can name, its slots cannot
-            be adaptive, or one of the names is no name of a slot.
+            be adaptive, it is a features model without its encoder, or one of the names is no name of a slot.
 
     Example:
         >>> segmenter = boqsa.Segmenter.from_pretrained("RUN")  # doctest: +SKIP
@@ -168,6 +169,11 @@ class Segmenter:
             raise InputError(f"the model has {model.num_slots} slots; a label map holds at most {IGNORE}.")
         if adaptive and not isinstance(model, MixtureModel):
             raise InputError("adaptive slots need a decoder that paints each slot, which mixture models alone have.")
+        if isinstance(model, FeaturesModel) and not model.has_encoder:
+            raise InputError(
+                "a features model needs its encoder to look at pictures; give it one by "
+                "boqsa.inference.attach_encoder(model, DIR), or make the segmenter by from_pretrained."
+            )
         self.model = model.eval()
         self.adaptive = adaptive
         self.crop = crop
@@ -183,6 +189,7 @@ class Segmenter:
         crop: bool = False,
         iterations: int | None = None,
         adaptive: bool = False,
+        encoder: str | Path | None = None,
         device: str | torch.device = "cpu",
     ) -> "Segmenter":
         """The model of a run folder, of a saved model, or of a name on the hub, with the names of its slots.
@@ -190,6 +197,8 @@ class Segmenter:
         Args:
             path_or_hub_id, checkpoint: As for `boqsa.load`.
             crop, iterations, adaptive: As for the class.
+            encoder: Of a features model: where its encoder is, a folder or a name on the hub; None means where it was
+                when the features were made.
             device: Where the model goes.
 
         Raises:
@@ -197,6 +206,10 @@ class Segmenter:
         """
         folder = locate(path_or_hub_id)
         model = load(folder, checkpoint=checkpoint).to(device)
+        if isinstance(model, FeaturesModel):
+            attach_encoder(model, encoder)
+        elif encoder is not None:
+            raise InputError(f"{path_or_hub_id} is no features model and has no encoder; leave --encoder out.")
         names = read_names(folder, model.num_slots)
         return cls(model, crop=crop, iterations=iterations, adaptive=adaptive, names=names)
 
@@ -231,12 +244,13 @@ class Segmenter:
                 masks = needed_slots(output, image.to(masks.device).float() / 255).masks
         masks = masks.squeeze(2).float().cpu()  # (B, K, h, w)
         slots = output.slots.float().cpu().numpy()
-        reconstruction = output.reconstruction.float().cpu().numpy()
+        painted = None if output.reconstruction is None else output.reconstruction.float().cpu().numpy()
         for index, (picture, window) in enumerate(zip(pictures, windows, strict=True)):
             labels = np.full(picture.shape[:2], IGNORE, dtype=np.uint8)
             height, width = labels[window].shape
             labels[window] = enlarged_labels(masks[index], height, width)
-            found = (picture, labels, masks[index].numpy(), slots[index], reconstruction[index], window)
+            reconstruction = None if painted is None else painted[index]
+            found = (picture, labels, masks[index].numpy(), slots[index], reconstruction, window)
             yield Segmentation(*found, self.names)
 
     @property

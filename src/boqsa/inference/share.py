@@ -29,7 +29,7 @@ from boqsa.errors import InputError, RunError
 from boqsa.inference.names import NAMES, names_text, read_names
 from boqsa.inference.run import CONFIG, MANIFEST, MODEL, checkpoint_folder, read_manifest, read_recipe, sha256
 from boqsa.plain import read_json
-from boqsa.recipes import Recipe
+from boqsa.recipes import FeaturesRecipe, Recipe
 
 CARD, TRAINING_RECIPE, METRICS = "README.md", "training_recipe.json", "metrics.json"
 _PAPER = "Improving Object-Centric Learning with Query Optimization (ICLR 2023)"
@@ -199,8 +199,9 @@ def card_of(
         f"Splits a picture into {recipe.model.num_slots} slots, without labels. A {recipe.model.kind} model of "
         f"[boqsa](https://pypi.org/project/boqsa), which implements *{_PAPER}*.",
         "## Use",
-        '```python\nimport boqsa\n\nsegmenter = boqsa.Segmenter.from_pretrained("OWNER/NAME@REVISION")\n'
-        'segmenter.predict("picture.jpg").labels\n```',
+        '```python\nimport boqsa\n\nsegmenter = boqsa.Segmenter.from_pretrained("OWNER/NAME@REVISION"'
+        f'{_encoder_option(recipe)})\nsegmenter.predict("picture.jpg").labels\n```',
+        *_about_encoder(recipe),
         *_names(names),
         "## Training",
         "\n".join(
@@ -239,6 +240,20 @@ def _names(names: Mapping[int, str]) -> list[str]:
 def _plain(name: str) -> str:
     """A name that Markdown takes for nothing else."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", name)
+
+
+def _encoder_option(recipe: Recipe) -> str:
+    return ', encoder="DIR"' if isinstance(recipe.model, FeaturesRecipe) else ""
+
+
+def _about_encoder(recipe: Recipe) -> list[str]:
+    """Of a features model: which other network it needs, by its digest; where it lay is the owner's affair."""
+    if not isinstance(recipe.model, FeaturesRecipe):
+        return []
+    return [
+        "It needs the frozen encoder whose features it learned on, which is not part of these weights: a folder of "
+        f"`transformers` whose `model.safetensors` has the sha256 `{recipe.model.encoder_sha256}`."
+    ]
 
 
 def _effort(metrics: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ class SlotEncoder(nn.Module):
         num_slots: K.
         slot_size: D.
         mlp_size: Hidden width of the feature MLP and of slot attention's MLP.
+        feature_mlp_size: Hidden width of the feature MLP where it is another one; None means `mlp_size`.
         iterations: Slot-attention steps, all counted (spec 1.5).
         queries: Where slots start (spec 1.7).
         gradient: How the backward pass sees the refinement (spec 1.6).
@@ -50,12 +51,14 @@ class SlotEncoder(nn.Module):
         drop_path: float,
         initial_weights: InitialWeights,
         keys_and_values: KeysAndValues = "projected",
+        feature_mlp_size: int | None = None,
     ) -> None:
         super().__init__()
+        hidden = mlp_size if feature_mlp_size is None else feature_mlp_size
         self.iterations = iterations
         self.gradient: Gradient = gradient
         self.feature_mlp = nn.Sequential(
-            nn.LayerNorm(channels), nn.Linear(channels, mlp_size), nn.ReLU(), nn.Linear(mlp_size, slot_size)
+            nn.LayerNorm(channels), nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, slot_size)
         )
         self.queries = _build_queries(queries, num_slots, slot_size, perturbation)
         self.slot_attention = SlotAttention(

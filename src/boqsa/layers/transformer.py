@@ -49,6 +49,13 @@ class Attention(nn.Module):
         dropped: Tensor = self.dropout(self.project(taken.transpose(1, 2).flatten(2)))
         return dropped
 
+    def weights(self, inputs: Float[Tensor, "B L d"], keys: Float[Tensor, "B G M e"]) -> Float[Tensor, "B L M"]:
+        """How much each input takes from each of the values, mean over heads; sums to 1 over the values."""
+        queries = self._by_head(self.to_queries(inputs))
+        logits = queries @ keys.mT / queries.shape[-1] ** 0.5  # (B, G, L, M)
+        weights: Tensor = logits.softmax(dim=-1).mean(dim=1)
+        return weights
+
     def _by_head(self, vectors: Float[Tensor, "B M d"]) -> Float[Tensor, "B G M e"]:
         batch, count, width = vectors.shape
         return vectors.view(batch, count, self.heads, width // self.heads).transpose(1, 2)
@@ -88,9 +95,16 @@ class Block(nn.Module):
 
     def forward(self, stream: Float[Tensor, "B L d"], memory: Float[Tensor, "B M d"]) -> Float[Tensor, "B L d"]:
         """All positions at once; none sees those after it."""
-        normalised = self.norm_self(stream)
-        own = self.self_attention(normalised, *self.self_attention.keys_values(normalised), causal=True)
-        return self._rest(stream, normalised, own, *self.cross_attention.keys_values(memory))
+        return self._rest(self._with_own(stream), *self.cross_attention.keys_values(memory))
+
+    def with_weights(
+        self, stream: Float[Tensor, "B L d"], memory: Float[Tensor, "B M d"]
+    ) -> tuple[Float[Tensor, "B L d"], Float[Tensor, "B L M"]]:
+        """As `forward`, and what each position took from the memory, mean over heads."""
+        stream = self._with_own(stream)
+        keys, values = self.cross_attention.keys_values(memory)
+        weights = self.cross_attention.weights(self.norm_cross(stream), keys)
+        return self._rest(stream, keys, values), weights
 
     def start(self, memory: Float[Tensor, "B M d"], length: int) -> Kept:
         """Room for `length` positions, and the memory's keys and values."""
@@ -108,17 +122,20 @@ class Block(nn.Module):
         own = self.self_attention(
             normalised, kept.keys[:, :, : position + 1], kept.values[:, :, : position + 1], causal=False
         )
-        return self._rest(stream, normalised, own, kept.memory_keys, kept.memory_values)
+        stream = (normalised if self.is_first else stream) + own
+        return self._rest(stream, kept.memory_keys, kept.memory_values)
+
+    def _with_own(self, stream: Float[Tensor, "B L d"]) -> Float[Tensor, "B L d"]:
+        """The stream after self-attention."""
+        normalised = self.norm_self(stream)
+        own = self.self_attention(normalised, *self.self_attention.keys_values(normalised), causal=True)
+        begun: Tensor = (normalised if self.is_first else stream) + own
+        return begun
 
     def _rest(
-        self,
-        stream: Float[Tensor, "B L d"],
-        normalised: Float[Tensor, "B L d"],
-        own: Float[Tensor, "B L d"],
-        memory_keys: Tensor,
-        memory_values: Tensor,
+        self, stream: Float[Tensor, "B L d"], memory_keys: Tensor, memory_values: Tensor
     ) -> Float[Tensor, "B L d"]:
-        stream = (normalised if self.is_first else stream) + own
+        """The stream after cross-attention and feed-forward, from that after self-attention."""
         stream = stream + self.cross_attention(self.norm_cross(stream), memory_keys, memory_values)
         added: Tensor = self.feed_forward(self.norm_feed_forward(stream))
         return stream + added
@@ -160,6 +177,18 @@ class Transformer(nn.Module):
                 stream = block(stream, memory)
         normalised: Tensor = self.norm(stream)
         return normalised
+
+    def with_weights(
+        self, inputs: Float[Tensor, "B L d"], memory: Float[Tensor, "B M d"]
+    ) -> tuple[Float[Tensor, "B L d"], Float[Tensor, "B L M"]]:
+        """As `forward`, and what each position took from the memory in the last block, mean over heads."""
+        stream = inputs
+        *first, last = self.blocks
+        for block in first:
+            stream = block(stream, memory)
+        assert isinstance(last, Block)
+        stream, weights = last.with_weights(stream, memory)
+        return self.norm(stream), weights
 
     def start(self, memory: Float[Tensor, "B M d"], length: int) -> list[Kept]:
         """What `next` needs, for a sequence of up to `length` positions."""

@@ -24,14 +24,17 @@ class Noise(NamedTuple):
     """For transformer models."""
     gumbel_hard: Tensor | None = None
     """For transformer models."""
+    patch_order: Float[Tensor, "B"] | None = None
+    """For features models that decode in several orders: uniform in [0, 1), one number a sample."""
 
 
 class Output(NamedTuple):
     """What a model made of a batch of images. Reconstructions are in [0, 1] units and not clamped."""
 
-    reconstruction: Float[Tensor, "B 3 H W"]
+    reconstruction: Float[Tensor, "B 3 H W"] | None
+    """None for features models, which paint no picture: theirs is `feature_reconstruction`."""
     slot_reconstructions: Float[Tensor, "B K 3 H W"] | None
-    """What each slot would paint everywhere; None for transformer models."""
+    """What each slot would paint everywhere; None for transformer and features models."""
     masks: Float[Tensor, "B K 1 H W"]
     """Share of each pixel that each slot owns; sums to 1 over slots."""
     slots: Float[Tensor, "B K D"]
@@ -44,6 +47,8 @@ class Output(NamedTuple):
     dvae_log_probs: Tensor | None = None
     tokens: Tensor | None = None
     logits: Tensor | None = None
+    feature_reconstruction: Float[Tensor, "B n F"] | None = None
+    """Of features models: the features of each patch, row-major over the grid, made from the slots."""
 
     @property
     def loss(self) -> Float[Tensor, ""]:

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from boqsa.errors import InputError
 from boqsa.layers.slot_encoder import SlotEncoder
+from boqsa.models.features import FeaturesModel
 from boqsa.models.mixture import MixtureModel
 from boqsa.models.radiance import RadianceModel
 from boqsa.models.transformer import TransformerModel
 from boqsa.slots import LearnedQueries
 
-Model = MixtureModel | TransformerModel | RadianceModel
+Model = MixtureModel | TransformerModel | RadianceModel | FeaturesModel
 
 _IGNORED_SUFFIXES = (".pos_emb.grid", ".self_attn_mask")
 """Buffers that follow from the sizes; released checkpoints carry them, ours need not."""
@@ -28,6 +29,8 @@ def published_names(model: Model) -> dict[str, str]:
     """
     if isinstance(model, RadianceModel):
         raise InputError("the authors' radiance models have no converter; choose a mixture or a transformer.")
+    if isinstance(model, FeaturesModel):
+        raise InputError("the authors' code has no model of frozen features; choose a mixture or a transformer.")
     names = _of_slot_encoder(model.slot_encoder)
     names |= _of_mixture(model) if isinstance(model, MixtureModel) else _of_transformer(model)
     published = {}

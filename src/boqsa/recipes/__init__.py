@@ -30,7 +30,8 @@ from boqsa.recipes.cpu import (
     shapestacks_transformer_small,
     ycb_transformer_small,
 )
-from boqsa.recipes.models import MixtureRecipe, RadianceRecipe, TransformerRecipe
+from boqsa.recipes.features import birds_features, coco_features, folder_features_small, voc_features
+from boqsa.recipes.models import FeaturesRecipe, MixtureRecipe, RadianceRecipe, TransformerRecipe
 from boqsa.recipes.paper import (
     birds_mixture,
     cars_mixture,
@@ -81,6 +82,7 @@ __all__ = [
     "DVAETrainRecipe",
     "DataRecipe",
     "EvaluateRecipe",
+    "FeaturesRecipe",
     "MixtureRecipe",
     "RadianceEvaluateRecipe",
     "RadianceRecipe",
@@ -146,6 +148,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "room_chair_radiance_half": room_chair_radiance_half,
     "room_diverse_radiance_half": room_diverse_radiance_half,
     "scenes_radiance_small": scenes_radiance_small,
+    "coco_features": coco_features,
+    "voc_features": voc_features,
+    "birds_features": birds_features,
+    "folder_features_small": folder_features_small,
 }
 """In the order of `boqsa recipes`. `boqsa data prepare` names the first of those that fit best, so a photograph's
 transformer stands before its mixture."""

@@ -17,6 +17,7 @@ _SECTIONS = {
     "MixtureRecipe": "model.",
     "TransformerRecipe": "model.",
     "RadianceRecipe": "model.",
+    "FeaturesRecipe": "model.",
     "TrainRecipe": "train.",
     "DVAETrainRecipe": "train.dvae.",
     "RadianceTrainRecipe": "train.radiance.",

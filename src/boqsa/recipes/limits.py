@@ -8,9 +8,12 @@ from dataclasses import fields
 from typing import Any
 
 _MOST = {
-    **dict.fromkeys(("num_slots", "iterations", "blocks", "threads"), 1_000),
-    **dict.fromkeys(("image_size", "input_size", "coarse_size", "fine_size", "crop", "size", "decoder_grid"), 4_096),
+    **dict.fromkeys(("num_slots", "iterations", "blocks", "threads", "decoder_layers"), 1_000),
+    **dict.fromkeys(
+        ("image_size", "input_size", "coarse_size", "fine_size", "crop", "size", "decoder_grid", "patch_size"), 4_096
+    ),
     **dict.fromkeys(("slot_size", "mlp_size", "vocab_size", "width", "heads", "dvae_channels"), 1_000_000),
+    **dict.fromkeys(("feature_size", "decoder_size"), 1_000_000),
     **dict.fromkeys(("encoder_channels", "decoder_channels"), 1_000_000),
     **dict.fromkeys(("encoder_strides", "decoder_strides"), 64),
     **dict.fromkeys(("batch_size", "validation_limit", "accumulate", "rays", "samples", "views"), 10_000_000),
@@ -37,7 +40,7 @@ def beyond_limits(section: Any) -> tuple[str, str] | None:
                 return entry.name, f"has {len(values)} entries; at most {_MOST_LAYERS} are possible."
             if any(number > most for number in values):
                 return entry.name, f"is {value}; it must be at most {most}."
-        if type(value) is str and entry.name in ("name", "root", "init_from"):
+        if type(value) is str and entry.name in ("name", "root", "init_from", "encoder", "encoder_sha256"):
             # A name goes to terminals, which obey what cannot be printed.
             if len(value) > _MOST_LETTERS and entry.name == "name":
                 return entry.name, f"has {len(value)} letters; at most {_MOST_LETTERS} are possible."

@@ -199,5 +199,74 @@ class RadianceRecipe:
             raise RecipeError(f"model.near is {self.near} and model.far is {self.far}; near must be in front of far.")
 
 
-ModelRecipe = MixtureRecipe | TransformerRecipe | RadianceRecipe
+@dataclass(frozen=True, kw_only=True)
+class FeaturesRecipe:
+    """The arguments of `boqsa.models.FeaturesModel`, except the image size, which is that of the data."""
+
+    patch_size: int = 16
+    """Side of a patch of the frozen encoder, in pixels; it divides the image size."""
+    feature_size: int = 768
+    """Numbers that the encoder gives for a patch."""
+    num_slots: int = 7
+    """Number of slots."""
+    slot_size: int = 256
+    """Width of a slot."""
+    mlp_size: int = 1024
+    """Hidden width of slot attention's MLP; that of the feature MLP is the feature size."""
+    decoder: Literal["mlp", "autoregressive"] = "mlp"
+    """mlp: each slot answers for each patch (DINOSAUR). autoregressive: patches one after the other (SPOT)."""
+    decoder_size: int = 2048
+    """Width of each hidden layer of the MLP decoder."""
+    decoder_layers: int = 3
+    """Its hidden layers."""
+    blocks: int = 4
+    """Blocks of the autoregressive decoder."""
+    heads: int = 6
+    """Attention heads of each; they divide the feature size."""
+    random_orders: bool = True
+    """Of the autoregressive decoder: one of nine orders of the patches, drawn for each image, or row by row."""
+    iterations: int = 3
+    """Slot-attention steps, all counted (spec 1.5)."""
+    queries: Literal["learned", "shared_gaussian", "independent_gaussians"] = "learned"
+    """Where slots start."""
+    gradient: Literal["unrolled", "implicit", "bilevel"] = "bilevel"
+    """How the backward pass sees the refinement."""
+    perturbation: Literal["multiplicative", "additive"] = "multiplicative"
+    """How noise enters learned queries."""
+    epsilon: float = 1e-8
+    """Added when attention is normalised over tokens."""
+    epsilon_form: Literal["sum", "entry"] = "entry"
+    """Added to a slot's total attention, or to each entry."""
+    drop_path: float = 0.0
+    """Probability that a sample skips slot attention's MLP in training."""
+    initial_weights: Literal["published", "torch"] = "published"
+    """Initial weights of slot attention."""
+    keys_and_values: Literal["folded", "projected"] = "projected"
+    """projected: keys and values are made once for all steps. folded: slots are projected instead."""
+    encoder: str | None = None
+    """Where the encoder of the features came from; a run takes it from its data. No part of the hash."""
+    encoder_sha256: str | None = None
+    """Of the encoder's weights; a run takes it from its data. No part of the hash."""
+    kind: Literal["features"] = "features"
+    """Tells the models apart in JSON; a recipe has one kind for good."""
+
+    def __post_init__(self) -> None:
+        for name in ("patch_size", "feature_size", "num_slots", "slot_size", "mlp_size", "iterations"):
+            at_least(self, name, 1)
+        for name in ("decoder_size", "decoder_layers", "blocks", "heads"):
+            at_least(self, name, 1)
+        for name in ("decoder", "queries", "gradient", "perturbation", "epsilon_form", "initial_weights", "kind"):
+            one_of(self, name)
+        one_of(self, "keys_and_values")
+        at_least(self, "epsilon", 0)
+        within(self, "drop_path", 0, 0.99)
+        within_limits(self)
+        if self.decoder == "autoregressive" and self.feature_size % self.heads:
+            raise RecipeError(
+                f"model.feature_size {self.feature_size} cannot be divided into model.heads {self.heads} parts; "
+                "choose other heads."
+            )
+
+
+ModelRecipe = MixtureRecipe | TransformerRecipe | RadianceRecipe | FeaturesRecipe
 """One of them; the field `kind` says which."""

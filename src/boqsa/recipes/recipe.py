@@ -14,7 +14,7 @@ from boqsa.errors import RecipeError
 from boqsa.plain import parse_json
 from boqsa.recipes.checks import ADDED_LATER, at_least, one_of, within, within_limits
 from boqsa.recipes.limits import is_plain_name
-from boqsa.recipes.models import MixtureRecipe, ModelRecipe, RadianceRecipe
+from boqsa.recipes.models import FeaturesRecipe, MixtureRecipe, ModelRecipe, RadianceRecipe
 from boqsa.recipes.reading import from_dict
 from boqsa.recipes.training import TrainRecipe
 
@@ -130,6 +130,8 @@ class Recipe:
         _require_learned_queries(self)
         if isinstance(self.model, RadianceRecipe):
             _require_radiance(self, self.model)
+        if isinstance(self.model, FeaturesRecipe):
+            _require_features(self, self.model)
 
     def to_json(self) -> str:
         """Indented JSON; `Recipe.from_json` gives the same recipe back."""
@@ -163,9 +165,13 @@ class Recipe:
     @property
     def hash(self) -> str:
         """12 hexadecimal digits of everything that decides the result."""
+        model = self.model
+        if isinstance(model, FeaturesRecipe):  # which encoder it was is a fact of the data, as their place is
+            model = replace(model, encoder=None, encoder_sha256=None)
         defining = replace(
             self,
             data=replace(self.data, root=None),
+            model=model,
             train=replace(
                 self.train,
                 device="auto",
@@ -224,6 +230,30 @@ def _require_learned_queries(recipe: Recipe) -> None:
             )
 
 
+def _as_option(name: str, value: object) -> str:
+    """A field of the training as it is typed: a switch has no value."""
+    typed = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--train.{typed}" if value else f"--train.no-{typed}"
+    return f"--train.{typed} {value}"
+
+
+def _require_features(recipe: Recipe, model: FeaturesRecipe) -> None:
+    """For what is done to images, and cannot be done to their features."""
+    idle: dict[str, object] = {"flip": False, "least_crop": 1}
+    for name, value in idle.items():
+        if getattr(recipe.train, name) != value:
+            raise RecipeError(
+                f"train.{name} is {getattr(recipe.train, name)}, but features are computed once and are no images; "
+                f"pass {_as_option(name, value)}."
+            )
+    if recipe.data.image_size % model.patch_size:
+        raise RecipeError(
+            f"data.image_size {recipe.data.image_size} is no whole number of patches of model.patch_size "
+            f"{model.patch_size} pixels; change one of them."
+        )
+
+
 def _require_radiance(recipe: Recipe, model: RadianceRecipe) -> None:
     """For what the 2D models do, and a radiance model does not."""
     train, of = recipe.train, recipe.train.radiance
@@ -239,7 +269,7 @@ def _require_radiance(recipe: Recipe, model: RadianceRecipe) -> None:
         if getattr(train, name) != value:
             raise RecipeError(
                 f"train.{name} is {getattr(train, name)}, which radiance models do not have; "
-                f"pass --train.{name.replace('_', '-')} {value}."
+                f"pass {_as_option(name, value)}."
             )
     if recipe.evaluate.task != "multi_object":
         raise RecipeError(f"evaluate.task is {recipe.evaluate.task!r}; radiance models are scored as 'multi_object'.")

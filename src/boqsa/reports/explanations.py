@@ -185,7 +185,8 @@ DIAGNOSTICS = {
     "loss_ratio": Explanation(
         "Error against one colour",
         "The squared error of the reconstruction over that of painting each image in its mean colour. Of a "
-        "transformer model it is the dVAE's, and says nothing of the slots.",
+        "transformer model it is the dVAE's, and says nothing of the slots; of a features model it is of features, "
+        "over giving each image its mean feature.",
         "1: nothing was learned; 0: perfect",
     ),
 }
@@ -229,6 +230,13 @@ PICTURES = {
         "label 0 in files. Last come the reconstructions. “dVAE” is the picture from its tokens, without any slot. "
         "“teacher-forced” is each token as the slots and the true tokens before it foretell it. “generated”, if asked "
         "for, is what the slots alone stand for: each token follows from the generated ones before it.",
+    ),
+    "segmentation_features": (
+        "Scenes, and which slot owns each pixel",
+        _SCENES
+        + "Then the part of the picture that each slot owns: chequered ground is not its own; slot 1 is label 0 in "
+        "files. Masks are made on the grid of patches and enlarged. There is no reconstruction to show: this model "
+        "rebuilds features.",
     ),
 }
 """Title and caption of the pictures that have one; others are shown under their own name."""

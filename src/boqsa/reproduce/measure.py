@@ -238,7 +238,7 @@ def _binding(model: nn.Module, dataset: PackedDataset, test: Test, device: torch
 
 def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of `boqsa.training.evaluate` by one name each; those that are no number are left out."""
-    values = {"loss": scores["loss"], **headline(dict(scores)), **scores["reconstruction"]}
+    values = {"loss": scores["loss"], **headline(dict(scores)), **scores.get("reconstruction", {})}
     values |= {f"nv_{name}" if name == "mse" else name: value for name, value in scores.get("novel_views", {}).items()}
     for way in ("teacher_forced", "generated"):
         errors = scores.get(f"reconstruction_{way}", {})

@@ -21,6 +21,7 @@ from boqsa.data.builtin import scene_parameters
 from boqsa.data.scenes import SceneSettings
 from boqsa.errors import InputError
 from boqsa.inference.concepts import PIXEL_CLASSES, ConceptFinder, Concepts, Region
+from boqsa.inference.load import require_device
 from boqsa.inference.names import read_names
 from boqsa.inference.run import checkpoint_folder, read_manifest, read_recipe, refuse_links
 from boqsa.inference.segment import Segmentation, Segmenter
@@ -28,7 +29,7 @@ from boqsa.plain import without_nan
 from boqsa.recipes import DataRecipe
 from boqsa.reports.concepts import RegionPictures, concepts_html
 from boqsa.reports.regions import mean_mask_picture, region_cut_out, region_in_place
-from boqsa.training.results import check_device, open_for, suffix_of
+from boqsa.training.results import open_for, suffix_of
 
 IMAGES, EXAMPLES = 1_000, 8
 """Unless other numbers are asked."""
@@ -84,7 +85,7 @@ def find_concepts(
     folder = Path(run)
     recipe = read_recipe(folder)
     refuse_links(folder)
-    check_device(device)
+    require_device(device)
     for name, value, least in (("number of images", images, 0), ("number of examples", examples, 1)):
         if value < least:
             raise InputError(f"the {name} is {value}; it must be at least {least}.")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from torch import Tensor
 
 from boqsa.data import PackedDataset
@@ -96,7 +96,8 @@ _PIECE = 4_096
 
 
 class StepImages:
-    """The images of a split, where the steps want them: all on the device if they fit there, else read as needed.
+    """The images of a split, or their features, where the steps want them: all on the device if they fit there, else
+    read as needed. Nothing else of the split is read.
 
     On a CPU they are read through the memory map, which the system keeps in memory as far as it has some. An
     accelerator holds them itself when they take no more than half of what it has free: then a step sends it nothing.
@@ -105,28 +106,34 @@ class StepImages:
         data: The split.
         device: Of the model.
         resident: Whether to hold all of them on the device; decided by their size if not given.
+        column: What the model takes: "image", or "features" (B, N, F).
     """
 
-    def __init__(self, data: PackedDataset, device: torch.device, *, resident: bool | None = None) -> None:
+    def __init__(
+        self, data: PackedDataset, device: torch.device, *, resident: bool | None = None, column: str = "image"
+    ) -> None:
         self._data = data
         self._device = device
+        self._column = column
+        self._bytes = data.column_bytes(column)
         if resident is None:
-            resident = device.type != "cpu" and data.image_bytes <= _free_bytes(device) // 2
+            resident = device.type != "cpu" and self._bytes <= _free_bytes(device) // 2
         self._resident: Tensor | None = None
         if resident:
-            self._resident = torch.empty((len(data), 3, *data.image_size), dtype=torch.uint8, device=device)
+            first = self._read([0])
+            self._resident = torch.empty((len(data), *first.shape[1:]), dtype=first.dtype, device=device)
             for start in range(0, len(data), _PIECE):
                 stop = min(start + _PIECE, len(data))
-                self._resident[start:stop] = data.batch(range(start, stop))["image"].to(device)
+                self._resident[start:stop] = self._read(range(start, stop)).to(device)
 
     def __len__(self) -> int:
         return len(self._data)
 
-    def batch(self, indices: Sequence[int] | Int[np.ndarray, "B"]) -> UInt8[Tensor, "B 3 H W"]:
-        """The images of these indices, on the device."""
+    def batch(self, indices: Sequence[int] | Int[np.ndarray, "B"]) -> Tensor:
+        """The images of these indices, or their features, on the device."""
         if self._resident is not None:
             return self._resident[sent(torch.from_numpy(np.asarray(indices)), self._device)]
-        return sent(self._data.batch(indices)["image"], self._device)
+        return sent(self._read(indices), self._device)
 
     @property
     def resident(self) -> bool:
@@ -135,7 +142,11 @@ class StepImages:
 
     def __str__(self) -> str:
         where = f"all on {self._device}" if self.resident else "through the memory map"
-        return f"{len(self._data)} images, {self._data.image_bytes / 1e6:.0f} MB, read {where}"
+        what = "images" if self._column == "image" else f"images as {self._column}"
+        return f"{len(self._data)} {what}, {self._bytes / 1e6:.0f} MB, read {where}"
+
+    def _read(self, indices: Sequence[int] | Int[np.ndarray, "B"]) -> Tensor:
+        return self._data.batch(indices, columns=[self._column])[self._column]
 
 
 def data_identity(data: DataRecipe, fingerprint: str) -> str:

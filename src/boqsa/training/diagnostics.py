@@ -14,7 +14,8 @@ numbers do (spec 8.4 names the usual failures):
     half_split             of the pixels that the larger of two slots does not own, the share that one straight
                            line through all images explains, 0 to 1; None with other numbers of slots
     loss_ratio             squared error of the reconstruction / that of painting each image in its mean colour;
-                           1: nothing was learned. Of a transformer model it is the dVAE's, and says nothing of slots
+                           1: nothing was learned. Of a transformer model it is the dVAE's, and says nothing of slots;
+                           of a features model it is of features, over giving each image its mean feature
     slot_information       transformer models: nats a token that an image's own slots save the decoder, against the
                            slots of another image; near 0 it ignores them. None for mixtures, and where images come
                            one at a time. It depends a little on which images share a batch
@@ -23,7 +24,7 @@ numbers do (spec 8.4 names the usual failures):
     object_share           radiance models: what each object has of all that is dense in the box, 0 to 1
     background_slots       slots that own over 10 % of the true background, mean over images; None without
                            labels
-    model                  "mixture", "transformer" or "radiance": which advice fits
+    model                  "mixture", "transformer", "radiance" or "features": which advice fits
 
 Beside them stands `update_spectral_norm`, which is of the model rather than of its masks: see `stability`.
 """
@@ -50,6 +51,7 @@ _AGAINST_COLLAPSE = {
     "mixture": "fewer model.decoder-channels, or a lower train.learning-rate",
     "transformer": "a smaller model.slot-size, or a lower train.learning-rate",
     "radiance": "a longer train.warmup-steps, or train.radiance.density-noise; early on the background has everything",
+    "features": "a lower train.learning-rate, or another encoder",
 }
 IGNORED = 0.01
 """Of `slot_information`, in nats a token."""
@@ -86,7 +88,7 @@ class Diagnostics(Metric):
         num_slots: int,
         image_size: tuple[int, int],
         *,
-        model: Literal["mixture", "transformer", "radiance"],
+        model: Literal["mixture", "transformer", "radiance", "features"],
         **metric_options: Any,
     ) -> None:
         super().__init__(**metric_options)
@@ -105,27 +107,33 @@ class Diagnostics(Metric):
     def like(cls, output: Output) -> "Diagnostics":
         """For outputs of the same model and image size."""
         _, slots, _, height, width = output.masks.shape
+        if output.feature_reconstruction is not None:
+            return cls(slots, (height, width), model="features")
         return cls(slots, (height, width), model="transformer" if output.slot_reconstructions is None else "mixture")
 
     def update(
         self,
         output: Output,
-        image: Float[Tensor, "B 3 H W"],
+        image: Float[Tensor, "B 3 H W"] | Float[Tensor, "B N F"],
         true: Int[Tensor, "B H W"] | None,
         *,
         slot_information: Float[Tensor, ""] | None = None,
         occupancy: Occupancy | None = None,
     ) -> None:
-        """Take in a batch: the model's output, the image in [0, 1], true labels if there are any, and what takes the
-        model to compute: the batch's `slot_information`, or the `occupancy` of its objects."""
+        """Take in a batch: the model's output, what it reconstructs (the image in [0, 1], or features), true labels if
+        there are any, and what takes the model to compute: the batch's `slot_information`, or the `occupancy` of its
+        objects."""
         batch, slots = output.masks.shape[:2]
         labels = output.segmentation().flatten(1)  # (B, P)
         self.counts += torch.nn.functional.one_hot(labels, slots).sum(dim=0).T  # (K, P)
         self.mask_area += output.masks.mean(dim=(2, 3, 4)).sum(dim=0)
         self.sharpness += output.masks.amax(dim=1).mean().double() * batch
         self.cosine += _mean_cosine(output.initial_slots) * batch
-        self.error += (output.reconstruction - image).square().mean().double() * batch
-        self.flat_error += image.var(dim=(2, 3), correction=0).mean().double() * batch
+        made = output.reconstruction if output.feature_reconstruction is None else output.feature_reconstruction
+        assert made is not None
+        self.error += (made - image).square().mean().double() * batch
+        places = (1,) if output.reconstruction is None else (2, 3)  # what the mean is over: patches, or pixels
+        self.flat_error += image.var(dim=places, correction=0).mean().double() * batch
         if slot_information is not None:
             self.information += slot_information.double() * batch
             self.informed += batch
@@ -189,7 +197,7 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
     early = step < 10 * max(warmup_steps, 100)
     information = numbers["slot_information"]
     kind = numbers["model"]
-    is_transformer = kind == "transformer"
+    of_mean = "feature" if kind == "features" else "colour"
     if not math.isfinite(ratio) or not math.isfinite(information or 0.0):
         return "broken", [
             "Broken: the loss is not a number. Start again with a lower train.learning-rate, or with "
@@ -197,7 +205,7 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
         ]
     if ratio > DIVERGED_RATIO and not early:
         return "broken", [
-            f"Broken: the squared error is {ratio:.1f} times that of painting each picture in its mean colour. "
+            f"Broken: the squared error is {ratio:.1f} times that of giving each picture its mean {of_mean}. "
             "Training diverged; start again with a lower train.learning-rate, or a train.clip-norm above 0."
         ]
     ignored = _ignored(information, early=early)
@@ -207,9 +215,9 @@ def verdict(numbers: dict[str, Any], *, step: int, warmup_steps: int) -> tuple[s
             *ignored,
         ]
     if ratio > 0.9 or decided < UNDECIDED:
-        painter = "the dVAE paints" if is_transformer else "the slots paint"
+        painter = {"transformer": "the dVAE paints", "features": "the slots rebuild"}.get(kind, "the slots paint")
         what = (
-            f"{painter} no better than one mean colour a picture"
+            f"{painter} no better than one mean {of_mean} a picture"
             if ratio > 0.9
             else "every slot has about the same share of every pixel"
         )
@@ -264,6 +272,8 @@ def _split_by_position(numbers: dict[str, Any]) -> tuple[str, str] | None:
     halves, information = numbers["half_split"] or 0.0, numbers["position_information"]
     if numbers["model"] == "mixture":
         ways_out = "Try a smaller model.slot-size or narrower model.decoder-channels, a longer train.sigma-steps"
+    elif numbers["model"] == "features":
+        ways_out = "Try a smaller model.slot-size, more steps"
     else:
         ways_out = "Try a smaller model.slot-size, a train.least-crop below 1"
     ways_out += ", or another seed"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from boqsa.models import Noise
 
-_ORDER, _NOISE, _GUMBEL, _DROPOUT, _CROP, _CLUSTERS, _VIEWS, _PIXELS, _DENSITY = 1, 2, 3, 4, 5, 6, 7, 8, 9
+_ORDER, _NOISE, _GUMBEL, _DROPOUT, _CROP, _CLUSTERS, _VIEWS, _PIXELS, _DENSITY, _PATCHES = range(1, 11)
 """Separate streams, so that the order of samples and the noises never share random numbers."""
 
 
@@ -96,6 +96,17 @@ def draw_crops(*, seed: int, step: int, positions: Sequence[int]) -> Float[Tenso
         philox = np.random.Philox(key=[seed, _CROP], counter=[0, 0, position, step])
         rows.append(np.random.Generator(philox).random(4, dtype=np.float32))
     return torch.from_numpy(np.stack(rows))
+
+
+def draw_patch_orders(*, seed: int, step: int, positions: Sequence[int]) -> Float[Tensor, "B"]:
+    """Uniform numbers in [0, 1) that choose the order in which the patches of a sample are decoded."""
+    draws = [
+        np.random.Generator(np.random.Philox(key=[seed, _PATCHES], counter=[0, 0, position, step])).random(
+            dtype=np.float32
+        )
+        for position in positions
+    ]
+    return torch.tensor(draws)
 
 
 def draw_gumbel(

@@ -38,13 +38,14 @@ from boqsa.metrics import (
     ScoredImages,
     SegmentationCovering,
 )
-from boqsa.models import MixtureModel, Output, TransformerModel
+from boqsa.models import FeaturesModel, MixtureModel, Output, TransformerModel
 from boqsa.models.adaptive import needed_slots
 from boqsa.models.radiance import RadianceModel
 from boqsa.recipes import EvaluateRecipe
 from boqsa.reports import main_masks
 from boqsa.training.diagnostics import Diagnostics
 from boqsa.training.draws import samples
+from boqsa.training.features import model_input
 from boqsa.training.processes import rank_and_count
 from boqsa.training.stability import update_spectral_norm
 from boqsa.training.view_evaluation import evaluate_views
@@ -62,7 +63,8 @@ class ImageSplit(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: Any) -> dict[str, Tensor]:
-        """`image` uint8 (B, 3, H, W), and `mask` int64 (B, H, W) with -1 = ignore if there are masks."""
+        """`image` uint8 (B, 3, H, W), `mask` int64 (B, H, W) with -1 = ignore if there are masks, and `features`
+        (B, N, F) where the model takes those."""
 
 
 def evaluate(
@@ -82,7 +84,7 @@ def evaluate(
     """All scores of a model on a split, as plain nested data.
 
     Args:
-        model: Takes images, returns `Output`. Its training flag is left as it was.
+        model: Takes images, or features, and returns `Output`. Its training flag is left as it was.
         split: Images, with masks or without.
         protocol: Which metrics, and how many images at a time.
         iterations: Slot-attention steps; None means the trained number.
@@ -97,9 +99,10 @@ def evaluate(
 
     Returns:
         Of a radiance model, what `evaluate_views` gives; of all others
-        `loss` (the model's own) and `images`; `decoder_masks` (of a mixture) and `attention_masks`: a value for each
-        metric, and `left_out`, how many images had nothing to score, by metric; `reconstruction` in each
-        convention of spec 4.2; `diagnostics`. Without masks the two mask entries are absent. With `adaptive` also
+        `loss` (the model's own) and `images`; `decoder_masks` (of a mixture or a features model) and
+        `attention_masks`: a value for each metric, and `left_out`, how many images had nothing to score, by metric;
+        `reconstruction` in each convention of spec 4.2, absent for a features model, whose `loss` is its error;
+        `diagnostics`. Without masks the two mask entries are absent. With `adaptive` also
         `adaptive_masks`, and `object_count`: mean absolute errors of the number of needed slots that are objects, of
         the number of slots that own a pixel less one, and of the best constant.
 
@@ -120,6 +123,7 @@ def evaluate(
     scores: dict[str, dict[str, ScoredImages]] = {
         source: _metrics(protocol, device) for source in sources if split.has_masks
     }
+    paints = not isinstance(model, FeaturesModel)
     reconstruction = _Errors(device)
     tokens = _Tokens(transformer, generated, device) if transformer else None
     rank, processes = rank_and_count()
@@ -130,23 +134,25 @@ def evaluate(
         with torch.inference_mode():
             # The first image says what there is to add up, also where this process will have no batch of its own.
             slots = {} if num_slots is None else {"num_slots": num_slots}
-            first_image = split.batch([0])["image"].to(device)
-            example: Output = model(first_image, noise=samples(model, np.arange(1), device, **slots), **slots)
+            first = model_input(model, split.batch([0])).to(device)
+            example: Output = model(first, noise=samples(model, np.arange(1), device, **slots), **slots)
             losses = {name: _BatchMean().to(device) for name in example.losses}
             diagnostics = Diagnostics.like(example).to(device)
-            for first in range(rank * size, count, processes * size):
-                indices = np.arange(first, min(first + size, count))
+            for begin in range(rank * size, count, processes * size):
+                indices = np.arange(begin, min(begin + size, count))
                 sample = split.batch(indices)
                 image = sample["image"].to(device)
+                taken = model_input(model, sample).to(device)
                 noise = samples(model, indices, device, **slots)
-                output: Output = model(image, iterations=iterations, noise=noise, **slots)
+                output: Output = model(taken, iterations=iterations, noise=noise, **slots)
                 true = sample["mask"].to(device) if split.has_masks else None
                 unit = image.float() / 255
                 for name, value in output.losses.items():
                     losses[name].update(value, len(indices))
-                information = tokens.update(output, unit, first) if tokens else None
-                diagnostics.update(output, unit, true, slot_information=information)
-                reconstruction.update(output.reconstruction, unit)
+                information = tokens.update(output, unit, begin) if tokens else None
+                diagnostics.update(output, unit if paints else taken.float(), true, slot_information=information)
+                if output.reconstruction is not None:
+                    reconstruction.update(output.reconstruction, unit)
                 if true is not None:
                     for source, metrics in scores.items():
                         masks = output.masks
@@ -167,7 +173,7 @@ def evaluate(
         "images": count,
         **{source: _summary(metrics) for source, metrics in scores.items()},
         **(needed.compute() if needed and split.has_masks else {}),
-        "reconstruction": reconstruction.compute(),
+        **({"reconstruction": reconstruction.compute()} if paints else {}),
         **(tokens.compute(count) if tokens else {}),
         "diagnostics": {**diagnostics.compute(), "update_spectral_norm": spectral_norm},
     }
@@ -181,8 +187,8 @@ def _spectral_norm(
     total = 0.0
     for first in range(0, count, size):
         indices = np.arange(first, min(first + size, count))
-        image = split.batch(indices)["image"].to(device)
-        norm = update_spectral_norm(model, image, noise=samples(model, indices, device), iterations=iterations)
+        taken = model_input(model, split.batch(indices)).to(device)
+        norm = update_spectral_norm(model, taken, noise=samples(model, indices, device), iterations=iterations)
         if norm is None:
             return None
         total += norm * (len(indices) / count)

@@ -31,6 +31,7 @@ from boqsa.training.data import data_identity
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import SHOWN_METRICS, evaluate, headline
 from boqsa.training.faults import advice_after_divergence, told_in_words
+from boqsa.training.features import with_encoder
 from boqsa.training.folder import alone_in, log_resumed, mend
 from boqsa.training.interval import Interval
 from boqsa.training.log import Log, NoLog
@@ -80,6 +81,7 @@ def train(
         RecipeError: if the recipe does not fit together, the data, or the machine.
         InputError: if the package of one of `log_to` is not installed.
     """
+    recipe = with_encoder(recipe, train_data)
     check_data(recipe, train_data, validation_data)
     run = Path(run)
     with told_in_words(recipe, run), missing_each_other():

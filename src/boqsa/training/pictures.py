@@ -11,6 +11,7 @@ from boqsa.models.radiance import RadianceModel, photographs
 from boqsa.reports import segmentation_grid
 from boqsa.training.draws import samples
 from boqsa.training.evaluation import ImageSplit
+from boqsa.training.features import model_input
 from boqsa.training.view_evaluation import labels_at
 from boqsa.training.views import SceneViews
 
@@ -27,7 +28,7 @@ def draw_scenes(
     """Draw the first scenes of a split with what the model makes of them.
 
     Args:
-        model: Takes images, returns `Output`. Its training flag is left as it was.
+        model: Takes images, or features, and returns `Output`. Its training flag is left as it was.
         split: Images; their true masks are drawn where there are any.
         count: At most so many scenes.
         iterations: Slot-attention steps; None means the trained number.
@@ -47,9 +48,11 @@ def draw_scenes(
     model.eval()
     try:
         with torch.inference_mode():
-            output: Output = model(image, iterations=iterations, noise=samples(model, indices, device))
+            taken = model_input(model, sample).to(device)
+            output: Output = model(taken, iterations=iterations, noise=samples(model, indices, device))
             more = {}
             if isinstance(model, TransformerModel):
+                assert output.reconstruction is not None
                 more = {"dVAE": output.reconstruction, "teacher-forced": model.teacher_forced(output).image}
                 if generates:
                     more["generated"] = model.generate(output.slots).image

@@ -17,7 +17,7 @@ import torch
 from boqsa.atomic import write_text
 from boqsa.data import PackedDataset
 from boqsa.errors import InputError, RunError
-from boqsa.inference.load import load
+from boqsa.inference.load import load, require_device
 from boqsa.inference.run import (
     CHECKPOINTS,
     checkpoint_names,
@@ -28,12 +28,13 @@ from boqsa.inference.run import (
 )
 from boqsa.models.radiance.pretrained import digest, lpips_from
 from boqsa.plain import without_nan
-from boqsa.recipes import DataRecipe, EvaluateRecipe, Recipe
+from boqsa.recipes import DataRecipe, EvaluateRecipe, FeaturesRecipe, Recipe
 from boqsa.reports import save_png, write_report
 from boqsa.training.baseline import baselines
 from boqsa.training.data import open_split, require_image_size
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate, headline
+from boqsa.training.features import require_features
 from boqsa.training.log import read_log
 from boqsa.training.machine import machine_facts
 from boqsa.training.pictures import draw_scenes
@@ -89,7 +90,7 @@ def evaluate_run(
     recipe = read_recipe(run)
     refuse_links(run)
     names, damaged = whole_checkpoints(run)
-    check_device(device)
+    require_device(device)
     if iterations is not None and iterations < 1:
         raise InputError(f"iterations is {iterations}; it must be at least 1.")
     if generated < 0:
@@ -195,30 +196,18 @@ def whole_checkpoints(run: Path) -> tuple[dict[str, str], dict[str, str]]:
     return whole, damaged
 
 
-def check_device(device: str) -> None:
-    """Go on if something can be put on a device.
-
-    Raises:
-        InputError: if not.
-    """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # an unknown name; a build of torch without it
-        reason = str(error).splitlines()[0][:80]
-        raise InputError(
-            f"device {device!r} cannot be used ({reason}); pass cpu, or cuda where there is a GPU."
-        ) from None
-
-
 def open_for(recipe: Recipe, data: DataRecipe, split: str) -> PackedDataset:
     """A split to score a recipe's model on.
 
     Raises:
-        RecipeError, InputError: as `open_split`; or if its images have another size than the model takes.
+        RecipeError, InputError: as `open_split`; or if its images have another size than the model takes, or lack the
+            features that it takes.
     """
     size = recipe.data.image_size
     dataset = open_split(replace(data, image_size=size), split)
     require_image_size(dataset, size)
+    if isinstance(recipe.model, FeaturesRecipe):
+        require_features(dataset, recipe.model)
     return dataset
 
 

@@ -150,7 +150,8 @@ def changes_between(there: Recipe, recipe: Recipe) -> list[str]:
     """The fields that decide the result in which two recipes differ, each as `train.steps: 100 -> 200`."""
     if there.hash == recipe.hash:
         return []
-    ignored = ("data.root", "train.device", "train.threads", "train.radiance.perceptual_file")
+    ignored = {"data.root", "train.device", "train.threads", "train.radiance.perceptual_file"}
+    ignored |= {"model.encoder", "model.encoder_sha256"}
     return [change for change in differences(there, recipe) if change.split(":")[0] not in ignored]
 
 

@@ -37,7 +37,7 @@ def update_spectral_norm(
 
     Args:
         model: With a `slot_encoder`, as every model of this package has; its training flag must be off.
-        image: A few images, (B, 3, H, W), as the model takes them.
+        image: A few images, (B, 3, H, W), or their features, as the model takes them.
         noise: Of the forward pass, for slots that are samples.
         iterations: Slot-attention steps before the one that is looked at; None means the trained number.
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from boqsa.data import PackedDataset
@@ -29,7 +29,16 @@ from boqsa.recipes import Recipe, TrainRecipe
 from boqsa.slots import KMeans, LearnedQueries, QueryUpdate, RunningMean, consistency_loss
 from boqsa.training.augment import augment
 from boqsa.training.data import StepImages
-from boqsa.training.draws import batch_indices, clusters_seed, draw_crops, draw_gumbel, draw_noise, dropout_seed
+from boqsa.training.draws import (
+    batch_indices,
+    clusters_seed,
+    draw_crops,
+    draw_gumbel,
+    draw_noise,
+    draw_patch_orders,
+    dropout_seed,
+)
+from boqsa.training.features import input_column
 from boqsa.training.machine import keep_freed_memory, require_compiler, sent
 from boqsa.training.processes import agreement_group, all_have, any_process, join_processes
 from boqsa.training.schedules import gumbel_tau, learning_rate_factor, query_sigma
@@ -40,8 +49,8 @@ class TrainImages(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: Sequence[int] | Int[np.ndarray, "B"]) -> UInt8[Tensor, "B 3 H W"]:
-        """The images of these indices, on the device."""
+    def batch(self, indices: Sequence[int] | Int[np.ndarray, "B"]) -> Tensor:
+        """The images of these indices, uint8 (B, 3, H, W), or what else the model takes, on the device."""
 
 
 class StepResult(NamedTuple):
@@ -109,7 +118,7 @@ class TrainStep:
 
     def images(self, data: PackedDataset) -> TrainImages:
         """A split as the steps take it."""
-        return StepImages(data, self.device)
+        return StepImages(data, self.device, column=input_column(self.plain_model))
 
     def __call__(self, images: TrainImages, step: int, *, rate_factor: float = 1.0) -> StepResult:
         """Make the step of this number, counted from 0; `rate_factor` multiplies all learning rates."""
@@ -242,12 +251,14 @@ class TrainStep:
         return loss, sums if len(sums) > 1 else {}
 
     def _prepared(self, image: Tensor, step: int, positions: Sequence[int]) -> Tensor:
-        """Images as the recipe changes and lays them out."""
+        """Images as the recipe changes and lays them out; features have no layout."""
         settings = self.recipe.train
         if settings.flip or settings.least_crop < 1:
             draws = draw_crops(seed=self.recipe.seed, step=step, positions=positions)
             image = augment(image, sent(draws, self.device), flip=settings.flip, least_crop=settings.least_crop)
-        return image.contiguous(memory_format=torch.channels_last) if settings.channels_last else image
+        if settings.channels_last and image.dim() == 4:
+            return image.contiguous(memory_format=torch.channels_last)
+        return image
 
     def _noise(self, step: int, positions: Sequence[int], *, perturb_queries: bool) -> Noise:
         """The random numbers of some samples of a step, on the device."""
@@ -265,6 +276,9 @@ class TrainStep:
                 shapes["gumbel_soft"], seed=recipe.seed, step=step, positions=positions, device=self.device
             )
             noise = noise._replace(gumbel_soft=soft, gumbel_hard=hard)
+        if "patch_order" in shapes:
+            orders = draw_patch_orders(seed=recipe.seed, step=step, positions=positions)
+            noise = noise._replace(patch_order=sent(orders, self.device))
         return noise
 
 

@@ -84,7 +84,7 @@ def transfer(
                 "images": metrics["dataset"]["images"],
                 "leak": metrics["dataset"]["leak"],
                 "scores": headline(metrics["scores"]["last"]),
-                "reconstruction": metrics["scores"]["last"]["reconstruction"],
+                "reconstruction": metrics["scores"]["last"].get("reconstruction", {}),
                 "metrics": metrics_file(run, recipe, data, dataset).name,
             }
         )

@@ -261,7 +261,7 @@ def test_recipes_of_the_catalog_take_two_steps(name: str, tmp_path: Path, packed
     [
         ("train", {"precision": "bf16"}, "train.precision is bf16"),
         ("train", {"compile": True}, "train.compile is True"),
-        ("train", {"flip": True}, "pass --train.flip False"),
+        ("train", {"flip": True}, "pass --train.no-flip"),
         ("train", {"least_crop": 0.5}, "train.least_crop is 0.5"),
         ("train", {"consistency_weight": 0.1}, "train.consistency_weight is 0.1"),
         ("evaluate", {"task": "instances", "select_by": "ap"}, "radiance models are scored as 'multi_object'"),

@@ -22,7 +22,7 @@ def slots_figure(image: UInt8[Tensor, "B 3 H W"], output: Output) -> UInt8[np.nd
     Raises:
         ValueError: if the model has no pictures of single slots, or `output` is of other images.
     """
-    if output.slot_reconstructions is None:
+    if output.slot_reconstructions is None or output.reconstruction is None:
         raise ValueError("the model paints no picture a slot; pass the output of a mixture model.")
     if len(image) != len(output.masks) or not len(image):
         raise ValueError(f"got {len(image)} images and an output of {len(output.masks)}; pass those it was made of.")

@@ -1,0 +1,64 @@
+"""What a features model is given: a packed set whose features are of its encoder."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from boqsa.data import PackedDataset
+from boqsa.errors import RecipeError
+from boqsa.inference.features import FEATURES
+from boqsa.models import FeaturesModel
+from boqsa.recipes import FeaturesRecipe, Recipe
+
+
+def model_input(model: nn.Module, sample: Mapping[str, Tensor]) -> Tensor:
+    """What a model takes of a batch: its images, or of a features model their features."""
+    return sample[input_column(model)]
+
+
+def input_column(model: nn.Module) -> str:
+    """The column of a packed set that a model takes."""
+    return FEATURES if isinstance(model, FeaturesModel) else "image"
+
+
+def with_encoder(recipe: Recipe, data: PackedDataset) -> Recipe:
+    """A recipe of a features model with the encoder that its data is of; all other recipes as they are."""
+    if not isinstance(recipe.model, FeaturesRecipe) or recipe.model.encoder_sha256 is not None:
+        return recipe
+    known = data.manifest.options
+    model = replace(
+        recipe.model, encoder=_text(known.get("encoder")), encoder_sha256=_text(known.get("encoder_sha256"))
+    )
+    return replace(recipe, model=model)
+
+
+def require_features(data: PackedDataset, model: FeaturesRecipe) -> None:
+    """Go on if a packed set has the features that a model takes.
+
+    Raises:
+        RecipeError: if it has none, or those of other sizes or of another encoder.
+    """
+    known = data.manifest.options
+    if FEATURES not in data.manifest.extras:
+        raise RecipeError(
+            f"{data.path} holds no features; compute them by `boqsa data features {data.path} ENCODER OUT`, then pass "
+            "--data.root OUT."
+        )
+    sizes = known.get("encoder_patch_size"), known.get("encoder_feature_size")
+    if sizes != (model.patch_size, model.feature_size):
+        raise RecipeError(
+            f"{data.path} holds {sizes[1]} features of patches of {sizes[0]} pixels, the recipe wants "
+            f"{model.feature_size} of {model.patch_size}; pass --model.feature-size {sizes[1]} "
+            f"--model.patch-size {sizes[0]}."
+        )
+    if model.encoder_sha256 not in (None, known.get("encoder_sha256")):
+        raise RecipeError(
+            f"{data.path} holds features of {known.get('encoder')} ({str(known.get('encoder_sha256'))[:12]}...), the "
+            f"model learned on those of {model.encoder} ({str(model.encoder_sha256)[:12]}...); compute them with that "
+            "encoder."
+        )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
