@@ -9,7 +9,7 @@ BOQSA_RUNS ?= $(HOME)/boqsa-runs
 
 SOAK_MINUTES ?= 30
 
-.PHONY: all demo test test-full soak lint docs clean
+.PHONY: all demo test test-full soak lint docs dist lower-bounds clean
 
 all: $(STAMP)
 
@@ -44,5 +44,23 @@ lint: $(STAMP)
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/properdocs build --strict --quiet --config-file mkdocs.yml
 
+# sdist and wheel of the version that the git tag says, checked, installed apart from this checkout, and used there.
+dist: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[release]'
+	rm -rf dist
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	PYTHON=$(BIN)/python .ci/try-package
+
+# The tests with the lowest version of every direct dependency that pyproject.toml allows. torch stays at its pin.
+LOWEST := build/lowest
+lower-bounds:
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) .ci/lower_bounds.py > $(LOWEST)/constraints.txt
+	grep '^torch==' constraints.txt >> $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt --editable '.[test]'
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 -m 'not full' $(ARGS)
+
 clean:
-	rm -rf $(VENV) boqsa-demo .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info
+	rm -rf $(VENV) boqsa-demo dist .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

@@ -11,11 +11,20 @@ if TYPE_CHECKING:
     from boqsa.inference.load import load as load
     from boqsa.inference.segment import Segmenter as Segmenter
 
-__version__ = "0.2.0"
+__version__: str
+"""The version of the installed package, from the git tag that it was built at."""
+
 __all__ = ["Segmenter", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("boqsa")
+        except PackageNotFoundError:  # a source tree that nobody installed, as torch.hub fetches it
+            return "0.0.0+unknown"
     if name == "load":
         from boqsa.inference.load import load
 

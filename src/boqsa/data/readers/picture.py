@@ -57,8 +57,8 @@ def open_picture(path: Path, notice: Notice = lambda _: None, *, upright: bool =
         opened = Image.open(file, formats=FORMATS)
         if opened.width * opened.height > MOST_PIXELS:
             raise InputError(_too_large(path, f"{opened.height}x{opened.width} pixels"))
-        # Pillow keeps the high bytes of 16-bit RGB without a word; only the decoder's name tells.
-        deep_rgb = opened.mode in ("RGB", "RGBA") and any(";16" in str(tile.args) for tile in opened.tile)
+        # Pillow keeps the high bytes of 16-bit RGB without a word; only the decoder's arguments tell (`tile[-1]`).
+        deep_rgb = opened.mode in ("RGB", "RGBA") and any(";16" in str(tile[-1]) for tile in opened.tile)
         if opened.format == "PNG":
             _verify_png(file)
         opened.load()
