@@ -24,12 +24,17 @@ def paints_slots(model: Model) -> bool:
     return isinstance(model, MixtureModel | TransformerModel)
 
 
-def decode_slots(model: Model, slots: Float[Tensor, "B K D"]) -> UInt8[np.ndarray, "B H W 3"]:
+def decode_slots(
+    model: Model, slots: Float[Tensor, "B K D"], *, temperature: float = 0.5, seed: int = 0
+) -> UInt8[np.ndarray, "B H W 3"]:
     """The pictures that slots stand for, and nothing but the slots: a transformer model writes its tokens one by one.
 
     Args:
         model: A mixture or transformer model.
         slots: At least one, of this model; their number may be another one than in training.
+        temperature: Of the tokens' draws, for transformer models. 0 takes the most probable token each time, which on
+            photographs often paints one colour everywhere.
+        seed: Of these draws; the same slots give the same picture.
 
     Raises:
         InputError: if the model paints no pictures from slots, or there is no slot.
@@ -43,7 +48,9 @@ def decode_slots(model: Model, slots: Float[Tensor, "B K D"]) -> UInt8[np.ndarra
             painted, masks = model.decode(slots)
             image = ((painted * masks).sum(dim=1) + 1) / 2  # (B, 3, H, W)
     elif isinstance(model, TransformerModel):
-        image = model.generate(slots).image
+        image = model.generate(
+            slots, temperature=temperature, generator=torch.Generator(slots.device).manual_seed(seed)
+        ).image
     else:
         raise InputError("this model does not paint a picture from slots; take a mixture or a transformer model.")
     return pixels_of(image)
