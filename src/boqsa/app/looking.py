@@ -19,7 +19,7 @@ from boqsa.inference.picture import read_picture
 from boqsa.inference.segment import IGNORE, Segmentation, Segmenter
 from boqsa.models import MixtureModel
 from boqsa.models.published import Model
-from boqsa.reports import overlay, save_label_png, save_png
+from boqsa.reports import save_label_png, save_png
 from boqsa.reports.grid import enlarge, on_checks
 
 SHOWN_SIDE = 768
@@ -72,7 +72,7 @@ def annotations(
     return looked.found.picture, {slot: (labels == slot, title_of(slot, names)) for slot in owners}
 
 
-def table_rows(looked: Looked, names: Mapping[int, str]) -> list[list[str | int]]:
+def table_rows(looked: Looked, names: Mapping[int, str]) -> list[list[str]]:
     """Slot, share of the picture in percent, confidence, and box in pixels of the picture as it is shown."""
     found = looked.found
     return [
@@ -147,20 +147,20 @@ def settling(model: Model, looked: Looked, choices: Choices, most: int) -> list[
 
 
 def write_downloads(model: Model, looked: Looked, choices: Choices, folder: Path) -> tuple[Path, Path, Path]:
-    """Label map, overlay and arrays of the picture at its full size; in the label map and the overlay, pixels below the
-    certainty that was chosen belong to no slot (255).
+    """Label map, overlay and arrays of the picture at its full size; pixels below the certainty that was chosen
+    belong to no slot in them (label 255).
 
     Raises:
         InputError: if the picture is gone, or the folder cannot be written to.
     """
     found = _segmenter(model, choices).predict(looked.file)
-    labels = _sure_labels(found, choices.certainty)
+    found = found._replace(labels=_sure_labels(found, choices.certainty))
     name = looked.file.stem[:80]
     label_map, picture, arrays = (folder / f"{name}{end}" for end in ("_labels.png", "_overlay.png", ".npz"))
-    save_label_png(label_map, labels)
-    save_png(picture, overlay(found.picture, np.where(labels == IGNORE, -1, labels.astype(np.int16))), quickly=True)
+    save_label_png(label_map, found.labels)
+    save_png(picture, found.overlay(), quickly=True)
     with atomic_file(arrays) as partial, open(partial, "wb") as file:
-        np.savez_compressed(file, slots=found.slots, masks=found.masks, labels=labels)
+        np.savez_compressed(file, slots=found.slots, masks=found.masks, labels=found.labels)
     return label_map, picture, arrays
 
 
