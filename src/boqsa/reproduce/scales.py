@@ -23,6 +23,7 @@ from boqsa.recipes import (
 )
 from boqsa.recipes.fields import with_fields
 from boqsa.recipes.paper import as_slot_attention
+from boqsa.recipes.radiance import half_schedule
 
 Family = Literal["mixture", "transformer", "slot_attention", "slate", "radiance"]
 
@@ -89,8 +90,9 @@ def _stand_ins(dataset: str) -> tuple[str, ...]:
 
 def _small_recipe(dataset: str, family: Family) -> Recipe:
     if family == "radiance":
-        whole = get_recipe("scenes_radiance_small")
-        return replace(whole, name="scenes_radiance_32px", train=replace(whole.train, threads=1))
+        ten_minutes = half_schedule(get_recipe("scenes_radiance_small"))  # on one core
+        train = replace(ten_minutes.train, threads=1, evaluate_every=1_000)
+        return replace(ten_minutes, name="scenes_radiance_32px", train=train)
     slots = _SLOTS.get(dataset, 11 if dataset in _CLEVRTEX else 2)
     task = task_of(dataset)
     is_mixture = family in ("mixture", "slot_attention")
