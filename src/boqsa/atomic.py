@@ -5,6 +5,7 @@ And `one_process`, for what two processes must not change at the same time.
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -19,6 +20,11 @@ from boqsa.errors import BusyError, InputError
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a disk, a quota or a limit that is used up. Such an OSError is never turned into an InputError: the
 name was right, and what to do is to free some space."""
+
+_LONGEST_NAME = 255
+"""Bytes, on the usual file systems."""
+_PREFIX = 24
+"""Bytes for `.partial-` and a process number, or `.previous-`."""
 
 _PATIENCE_S = 1.0
 """How long a process that does not wait tries: someone who asks whether a lock is held has it for a moment."""
@@ -109,7 +115,7 @@ def recover_folder(path: str | Path, *, older: Sequence[str] = ()) -> None:
     """
     path = Path(os.path.realpath(path))
     _restore(_chain(path, older))
-    partial = re.compile(r"\.partial-(\d+)-" + re.escape(path.name))
+    partial = re.compile(r"\.partial-(\d+)-" + re.escape(_fitting(path.name)))
     if os.path.isdir(path.parent):
         for neighbour in list(path.parent.iterdir()):
             left = partial.fullmatch(neighbour.name)
@@ -175,11 +181,19 @@ def write_text(path: str | Path, text: str) -> None:
 def _partial(path: Path) -> Path:
     if not path.name:
         raise InputError(f"cannot write {path}: it has no name of its own; name what to write.")
-    return path.with_name(f".partial-{os.getpid()}-{path.name}")
+    return path.with_name(f".partial-{os.getpid()}-{_fitting(path.name)}")
+
+
+def _fitting(name: str) -> str:
+    """A name, or where a prefix alone would make it longer than file systems allow, 32 letters that stand for it."""
+    encoded = os.fsencode(name)
+    if not _LONGEST_NAME - _PREFIX < len(encoded) <= _LONGEST_NAME:
+        return name
+    return hashlib.sha256(encoded).hexdigest()[:32]
 
 
 def _previous(path: Path) -> Path:
-    return path.with_name(f".previous-{path.name}")
+    return path.with_name(f".previous-{_fitting(path.name)}")
 
 
 def _chain(path: Path, older: Sequence[str]) -> list[Path]:

@@ -195,6 +195,15 @@ def test_other_tools_open_the_results(run, pictures, tmp_path, capsys):
     assert "2 segmented, 2 of them by an earlier call" in capsys.readouterr().out
 
 
+def test_paths_for_other_tools_start_at_the_folder_that_was_given(run, pictures, tmp_path):
+    (pictures / "a.png").write_text("broken", encoding="utf-8")  # what is left lies in a sub-folder
+    out = tmp_path / "out"
+    assert main(["segment", run, str(pictures), "--out", str(out), "--also", "coco", "cvat"]) == 1
+    assert [image["file_name"] for image in json.loads((out / "instances.json").read_text())["images"]] == ["sub/b.jpg"]
+    with zipfile.ZipFile(out / "cvat.zip") as archive:
+        assert archive.read("ImageSets/Segmentation/default.txt").decode().split() == ["sub/b"]
+
+
 def test_what_other_tools_cannot_tell_apart_and_what_is_not_ours_is_refused(run, pictures, tmp_path, capsys):
     out = tmp_path / "out"
     Image.open(pictures / "a.png").save(pictures / "a.jpg")

@@ -85,6 +85,16 @@ def test_broken_pictures_are_skipped_and_said(model, tmp_path, broken):
     ]
 
 
+def test_long_names_are_segmented_as_long_as_results_can_be_named(model, tmp_path):
+    fits = paint(tmp_path / "in" / f"{'a' * (255 - len('_overlay.png'))}.png")
+    one_more = paint(tmp_path / "in" / f"{'b' * (256 - len('_overlay.png'))}.png")
+    done, skipped = segment_files(Segmenter(model), [tmp_path / "in"], tmp_path / "out")
+    assert [entry.image for entry in done] == [fits]
+    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert [entry.image for entry in skipped] == [one_more]
+    assert "too long a name" in skipped[0].reason
+
+
 def test_nothing_is_made_where_nothing_could_be_read(model, tmp_path, broken):
     for inputs in ([broken["empty.png"]], list(broken.values())):
         with pytest.raises(InputError, match=r"nothing could be segmented: .*empty\.png"):

@@ -60,6 +60,7 @@ def main(arguments: list[str]) -> int:
     from boqsa.commands.console import progress_bar
     from boqsa.inference import Segmenter, segment_files
     from boqsa.inference.exchange import slot_name, write_coco, write_cvat, write_grey
+    from boqsa.inference.files import common_folder
 
     segmenter = Segmenter.from_pretrained(
         chosen.run,
@@ -78,11 +79,11 @@ def main(arguments: list[str]) -> int:
             again=chosen.again,
             progress=progress,
         )
-    slots = segmenter.model.num_slots
+    slots, folder = segmenter.model.num_slots, common_folder(chosen.images)
     if "coco" in chosen.also:
-        write_coco(chosen.out / "instances.json", done, slots, segmenter.names)
+        write_coco(chosen.out / "instances.json", done, folder, slots, segmenter.names)
     if "cvat" in chosen.also:
-        write_cvat(chosen.out / "cvat.zip", done, slots, segmenter.names, with_outside=chosen.crop)
+        write_cvat(chosen.out / "cvat.zip", done, folder, slots, segmenter.names, with_outside=chosen.crop)
     if "grey" in chosen.also:
         write_grey(done)
     if chosen.json:

@@ -93,14 +93,13 @@ def label_map_text(num_slots: int, names: Mapping[int, str] = UNNAMED, *, with_o
 
 
 def write_coco(
-    path: str | Path, entries: Sequence[Segmented], num_slots: int, names: Mapping[int, str] = UNNAMED
+    path: str | Path, entries: Sequence[Segmented], folder: Path, num_slots: int, names: Mapping[int, str] = UNNAMED
 ) -> None:
     """COCO instances of pictures that were segmented, written picture by picture.
 
-    `file_name` is a picture's path below the folder that holds all of them.
+    `file_name` is a picture's path below `folder`, the `boqsa.inference.files.common_folder` of what was given.
     """
     _require_own(Path(path), _COCO_START.encode())
-    folder = _common_folder(entries)
     with atomic_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
         file.write(f'{_COCO_START}, "images": [')
         for number, entry in enumerate(entries, start=1):
@@ -122,6 +121,7 @@ def write_coco(
 def write_cvat(
     path: str | Path,
     entries: Sequence[Segmented],
+    folder: Path,
     num_slots: int,
     names: Mapping[int, str] = UNNAMED,
     *,
@@ -129,10 +129,9 @@ def write_cvat(
 ) -> None:
     """An archive that CVAT imports as "Segmentation mask 1.1": label maps by the colours of `labelmap.txt`.
 
-    Maps lie at their pictures' paths below the folder that holds all of them.
+    Maps lie at their pictures' paths below `folder`, as in `write_coco`.
     """
     _require_own(Path(path), b"PK")
-    folder = _common_folder(entries)
     places = [os.path.splitext(os.path.relpath(entry.image, folder))[0].replace(os.sep, "/") for entry in entries]
     twice = [place for place, times in Counter(places).items() if times > 1]
     if twice:
@@ -171,10 +170,6 @@ def _require_text(names: Sequence[str]) -> None:
             name.encode()
         except UnicodeEncodeError:
             raise InputError(f"{name!a} is no UTF-8, which the archive needs; rename that picture.") from None
-
-
-def _common_folder(entries: Sequence[Segmented]) -> str:
-    return os.path.commonpath([os.path.abspath(entry.image.parent) for entry in entries])
 
 
 def slot_name(slot: int, names: Mapping[int, str] = UNNAMED) -> str:

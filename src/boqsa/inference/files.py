@@ -37,6 +37,8 @@ from boqsa.reports import save_label_png, save_png
 
 _BATCH_PIXELS = 2**25  # a batch ends here, however few its pictures are, so that a folder of panoramas fits memory
 _READERS, _WRITERS = 2, 2
+_LONGEST_NAME = 255
+"""Bytes, on the usual file systems."""
 _AHEAD = 4
 """Pictures that are read before the model asks for them."""
 
@@ -148,6 +150,12 @@ def find_pictures(inputs: Sequence[str | Path], out: Path) -> dict[Path, Path]:
     return pictures
 
 
+def common_folder(inputs: Sequence[str | Path]) -> Path:
+    """The folder that holds all inputs, whatever is found in them: other tools get pictures' paths below it."""
+    above = [os.path.abspath(path if Path(path).is_dir() else Path(path).parent) for path in inputs]
+    return Path(os.path.commonpath(above))
+
+
 def output_paths(output: Path) -> tuple[Path, Path, Path]:
     """Label map, overlay and arrays of a picture whose output names start with `output`."""
     name = output.name
@@ -240,6 +248,9 @@ def _read_ahead(readers: ThreadPoolExecutor, pictures: Mapping[Path, Path]) -> I
 
 
 def _read(path: Path, output: Path) -> _Decoded | Skipped:
+    longest = max((result.name for result in (*output_paths(output), grey_path(output))), key=len)
+    if len(os.fsencode(longest)) > _LONGEST_NAME:
+        return Skipped(path, f"{path} has too long a name for {longest[-12:]} behind it; shorten it.")
     try:
         before = _identity(path)
         pixels = read_picture(path)
