@@ -40,6 +40,7 @@ def evaluated(run: Path, *, ari_fg: float = 0.75, seed: int | None = None) -> Pa
         },
         "scores": {"last": scores, "best_ari_fg": scores},
         "baselines": {"k_means": {"ari_fg": 0.25, "what": "k-means"}},
+        "command": "boqsa evaluate /home/me/secret",
         "training": {"seconds": 7200.0, "started_on": {"device": "cpu", "torch": "2.13.0"}},
     }
     write_text(run / "metrics.json", json.dumps(metrics))
@@ -47,9 +48,12 @@ def evaluated(run: Path, *, ari_fg: float = 0.75, seed: int | None = None) -> Pa
 
 
 def test_the_folder_is_a_model_with_its_digests(run: Path, model: torch.nn.Module, tmp_path: Path) -> None:
+    recipe = read_recipe(run)
+    write_text(run / RECIPE, replace(recipe, data=replace(recipe.data, root="/home/me/secret")).to_json())
     folder = share(evaluated(run), tmp_path / "shared")
     names = {"README.md", "config.json", "manifest.json", "metrics.json", "model.safetensors", "training_recipe.json"}
     assert {path.name for path in folder.iterdir()} == names
+    assert all(b"secret" not in path.read_bytes() for path in folder.iterdir())
     manifest = json.loads((folder / "manifest.json").read_text())
     assert set(manifest["sha256"]) == names - {"manifest.json"}
     assert manifest["recipe"] == read_recipe(run).hash

@@ -91,9 +91,13 @@ def share(
     with atomic_folder(out) as partial:
         for name in (MODEL, CONFIG):
             _copy(source / name, partial / name, manifest["sha256"].get(name))
-        (partial / TRAINING_RECIPE).write_text(recipe.to_json(), encoding="utf-8")
+        without_folder = replace(recipe, data=replace(recipe.data, root=None))
+        (partial / TRAINING_RECIPE).write_text(without_folder.to_json(), encoding="utf-8")
         if metrics:
-            (partial / METRICS).write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+            told = {
+                name: value for name, value in metrics.items() if name != "command"
+            }  # it names folders of its owner
+            (partial / METRICS).write_text(json.dumps(told, indent=2), encoding="utf-8")
         if names:
             (partial / NAMES).write_text(names_text(names), encoding="utf-8")
         card = card_of(
