@@ -50,7 +50,18 @@ def test_a_plan_for_people_names_recipes_hours_and_missing_data(capsys: pytest.C
     assert "~1.00" in text
     assert "0 of 2" in text
     assert "36.0 hours are left" in text
+    for what in ("Trained", "Scored"):
+        assert f"{what} on flowers17 at 32x32, weizmann_horses at 32x32, scenes at 32x32." in text
     assert "missing: flowers17 is needed at 32x32: pass --data.root DIR" in text
+
+
+def test_a_plan_names_the_data_that_is_only_scored_on(capsys: pytest.CaptureFixture[str]) -> None:
+    text = told(capsys, "table2", "--seeds", "0", "--dry-run")
+    assert "Trained on clevrtex_full at 32x32." in text
+    assert "Scored on clevrtex_full at 32x32, clevrtex_outd at 32x32, clevrtex_camo at 32x32." in text
+    plan = json.loads(told(capsys, "figure4", "--seeds", "0", "--dry-run", "--json"))
+    assert {entry["data"] for entry in plan["data"] if entry["split"] == "test"} >= {"scenes", "objectsroom"}
+    assert "no data is needed" in told(capsys, "mask_errors", "--dry-run")
 
 
 def test_names_too_long_for_the_terminal_leave_the_numbers_room(

@@ -23,6 +23,27 @@ def test_a_pair_is_told_with_its_interval_and_verdict(make_rows: Make) -> None:
     assert not pairs_table([("A", "C")], rows, layout_of(rows))
 
 
+def test_scores_of_two_protocols_are_not_compared(make_rows: Make) -> None:
+    methods = ["SA", "I-SA", "BO-SA", "QSA", "I-QSA", "BO-QSA"]
+    rows = [
+        row
+        for condition in ("test_iterations=1", "test_iterations=3")
+        for row in make_rows({method: [0.5, 0.6] for method in methods[:-1]}, condition=condition)
+        + make_rows({"BO-QSA": [0.7, 0.8]}, condition=condition, images=17)
+    ]
+    layout = layout_of(rows)
+    table = pairs_table([("BO-QSA", "SA"), ("QSA", "SA")], rows, layout)
+    refused, told = (line for line in table.split("\n") if "(test_iterations=1)" in line)
+    assert "not compared (images: 17 -> 1000)" in refused
+    assert "+0.2" not in refused
+    assert "+0.000" in told
+    found = " ".join(finding_lines(experiment(is_grid=True), rows, layout))
+    assert "the interaction is not told, as protocols differ (images: 1000 -> 17)" in found
+    assert "What is kept of scenes ari_fg is not told" in found
+    assert "gain more" not in found
+    assert "BO-QSA keeps" not in found
+
+
 def test_lower_errors_are_better(make_rows: Make) -> None:
     rows = make_rows({"A": [0.10, 0.11, 0.10], "B": [0.30, 0.31, 0.30]}, metric="mse")
     assert "| +0.200 |" in pairs_table([("A", "B")], rows, layout_of(rows))

@@ -5,9 +5,12 @@ from collections.abc import Callable
 import pytest
 
 from boqsa.errors import InputError
+from boqsa.reproduce.items import build
 from boqsa.reproduce.layout import Column, direction, layout_of, scores_in, ways_to_choose
 from boqsa.reproduce.paper import paper_cells
 from boqsa.reproduce.rows import Row
+from boqsa.reproduce.scales import SMALL
+from boqsa.reproduce.write_up import write_up
 from boqsa.training.sweep import Spread
 
 MakeRows = Callable[..., list[Row]]
@@ -92,6 +95,30 @@ def test_a_stand_in_stands_beside_the_papers_set(make_rows: MakeRows) -> None:
         Column("shapestacks", "ari_fg", "", "shapestacks"),
         Column("shapestacks", "msc_fg", "", "shapestacks"),
     )
+
+
+@pytest.mark.parametrize(
+    ("item", "dataset", "metric", "theirs"),
+    [
+        ("table1", "scenes", "ari_fg", "paper, shapestacks"),
+        ("table3", "scenes", "mse_per_image", "paper, shapestacks"),
+        ("table7", "scenes", "ari_fg", "paper, shapestacks"),
+        ("table7", "flowers17", "iou", "paper, dogs"),
+        ("table16", "weizmann_horses", "iou", "paper, dogs"),
+        ("table17", "scenes", "ari_fg", "paper, shapestacks"),
+        ("table19", "scenes", "nv_ari", "paper, room_diverse"),
+    ],
+)
+def test_what_stands_in_at_the_small_scale_stands_beside_the_papers_number(
+    make_rows: MakeRows, item: str, dataset: str, metric: str, theirs: str
+) -> None:
+    experiment = build(item, SMALL)
+    methods = {arm.method: [0.5, 0.6] for arm in experiment.arms if arm.recipe.data.name == dataset}
+    text = write_up(experiment, make_rows(methods, dataset=dataset, metric=metric))
+    head = next(line for line in text.split("\n") if line.startswith("| method") and f"{dataset} {metric}" in line)
+    cells = [cell.strip() for cell in head.split("|")]
+    place = next(place for place, cell in enumerate(cells) if cell.startswith(f"{dataset} {metric}"))
+    assert cells[place + 1] == theirs
 
 
 def test_columns_of_one_set_stand_together(make_rows: MakeRows) -> None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -15,6 +15,9 @@ from boqsa.commands.sweep import engine_for, split_fields
 from boqsa.errors import InputError, RecipeError
 from boqsa.training.sweep import PlannedRun, SlurmSettings, state_of_planned
 from boqsa.training.sweep.local import cores
+
+if TYPE_CHECKING:
+    from boqsa.reproduce.plan import Needed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,7 @@ def main(arguments: list[str]) -> int:
     folder = chosen.runs / _folder_name(chosen.scale, fields)
     needed = data_needed(looks)
     if chosen.dry_run:
-        _show_plan(folder, runs_of(looks), missing(needed), as_json=chosen.json)
+        _show_plan(folder, runs_of(looks), needed, missing(needed), as_json=chosen.json)
         return 0
     require_data(needed)
 
@@ -140,7 +143,9 @@ def _folder_name(scale: str, fields: dict[str, str]) -> str:
     return ",".join([scale, *parts])
 
 
-def _show_plan(folder: Path, runs: list[PlannedRun], wrong: dict[str, str], *, as_json: bool) -> None:
+def _show_plan(
+    folder: Path, runs: list[PlannedRun], needed: "list[Needed]", wrong: dict[str, str], *, as_json: bool
+) -> None:
     from boqsa.reproduce.hours import hours_of
 
     hours = hours_of(folder, runs)
@@ -159,7 +164,14 @@ def _show_plan(folder: Path, runs: list[PlannedRun], wrong: dict[str, str], *, a
         for run in runs
     ]
     if as_json:
-        print_json({"runs": plan, "hours_left": round(left, 2), "missing_data": wrong})
+        splits = [
+            {"data": data.name, "image_size": data.image_size, "split": split, "root": data.root}
+            for data, split in needed
+        ]
+        print_json({"runs": plan, "hours_left": round(left, 2), "data": splits, "missing_data": wrong})
+        return
+    if not runs:
+        print("Nothing is trained and no data is needed: this is computed in seconds.")
         return
     by_recipe: dict[str, list[dict[str, Any]]] = {}
     for run, entry in zip(runs, plan, strict=True):
@@ -174,8 +186,9 @@ def _show_plan(folder: Path, runs: list[PlannedRun], wrong: dict[str, str], *, a
         for name, entries in by_recipe.items()
     ]
     print_table(f"{len(runs)} runs in {folder}", ["recipe", "steps", "done", "hours each"], rows, first_whole=True)
-    sizes = dict.fromkeys(f"{entry['data']} at {entry['image_size']}x{entry['image_size']}" for entry in plan)
-    print(f"Trained on {', '.join(sizes)}.")
+    for what, is_it in (("Trained", lambda data: data.train_split), ("Scored", lambda data: data.test_split)):
+        sets = [f"{data.name} at {data.image_size}x{data.image_size}" for data, split in needed if split == is_it(data)]
+        print(f"{what} on {', '.join(dict.fromkeys(sets))}.")
     print(
         f"{left:.1f} hours are left, one run at a time on this machine and without scoring; ~ is arithmetic, right "
         "within a factor of 3."

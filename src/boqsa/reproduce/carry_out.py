@@ -12,7 +12,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import Progress
 
-from boqsa.atomic import write_text
+from boqsa.atomic import one_process, write_text
 from boqsa.errors import BoqsaError, InputError
 from boqsa.reproduce.drawings import draw
 from boqsa.reproduce.experiment import Experiment
@@ -151,8 +151,9 @@ def _write(
     if not rows:
         return [], []
     table, text = out / f"{experiment.item}.csv", out / f"{experiment.item}.md"
-    both = merged(whole, rows, table)
-    write_rows(table, both.rows)
-    of_table = read_rows(table)
-    write_text(text, write_up(whole, of_table))
+    with one_process(out / ".lock", wait=True):  # another machine may end the same item now
+        both = merged(whole, rows, table)
+        write_rows(table, both.rows)
+        of_table = read_rows(table)
+        write_text(text, write_up(whole, of_table))
     return [table, text, *draw(experiment, pairs, of_table, runs_folder, out)], both.left_out

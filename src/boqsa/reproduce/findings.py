@@ -10,6 +10,7 @@ from boqsa.reproduce.experiment import Experiment
 from boqsa.reproduce.figures import share_kept
 from boqsa.reproduce.layout import Layout, direction, scores_in
 from boqsa.reproduce.methods import METHODS
+from boqsa.reproduce.protocol import Protocol, parse, refusals
 from boqsa.reproduce.rows import Row
 from boqsa.reproduce.statistics import difference, interaction, seeds_needed
 
@@ -29,6 +30,8 @@ def finding_lines(experiment: Experiment, rows: Sequence[Row], layout: Layout) -
 def pairs_table(pairs: Sequence[tuple[str, str]], rows: Sequence[Row], layout: Layout) -> str:
     """Whether the first of each pair is better than the second, as Markdown; empty if there is nothing to compare.
 
+    Scores of two protocols are not compared, and the row says what differs.
+
     Args:
         pairs: Methods that are known to differ in what the pair is about alone.
         rows: Of any methods.
@@ -37,7 +40,13 @@ def pairs_table(pairs: Sequence[tuple[str, str]], rows: Sequence[Row], layout: L
     lines = []
     for (one, other), column in itertools.product(pairs, layout.columns):
         scores, sign = scores_in(column, "last", rows), direction(column.metric)
-        if one in scores and other in scores and sign:
+        if one not in scores or other not in scores or not sign:
+            continue
+        refused = refusals(scores[one].protocol, scores[other].protocol)
+        if refused:
+            cells = [one, other, column.name, *["—"] * 3, f"not compared ({'; '.join(refused)})", "—"]
+            lines.append(f"| {' | '.join(cells)} |")
+        else:
             found = difference(*(scores[one].by_seed, scores[other].by_seed)[::sign])
             needed = seeds_needed(scores[one].spread, scores[other].spread, found.mean)
             interval = "—" if found.interval is None else found.interval.text()
@@ -56,6 +65,10 @@ def _interactions(rows: Sequence[Row], layout: Layout) -> list[str]:
     for column in layout.columns:
         scores = scores_in(column, "last", rows)
         if set(METHODS) <= set(scores) and direction(column.metric):
+            refused = _unlike([scores[method].protocol for method in METHODS])
+            if refused:
+                lines.append(f"{column.name}: the interaction is not told, as protocols differ ({'; '.join(refused)}).")
+                continue
             grid = {parts: scores[method].by_seed for method, parts in METHODS.items()}
             for before in ("unrolled", "implicit"):
                 found = interaction(grid, ("learned", "shared_gaussian"), ("bilevel", before))
@@ -75,10 +88,14 @@ def _kept(rows: Sequence[Row]) -> list[str]:
     places = {(row.metric, row.dataset) for row in rows if row.metric in ("iou", "ari_fg")}
     for metric, dataset in sorted(places):
         scores: dict[str, dict[int, dict[int, float]]] = {}  # by method, iterations and seed
-        for row in rows:
-            if (row.metric, row.dataset, row.selection) == (metric, dataset, "last"):
-                count = int(row.condition.removeprefix(_TEST_ITERATIONS))
-                scores.setdefault(row.method, {}).setdefault(count, {})[row.seed] = row.value
+        here = [row for row in rows if (row.metric, row.dataset, row.selection) == (metric, dataset, "last")]
+        refused = _unlike([parse(row.protocol) for row in here])
+        if refused:
+            lines.append(f"What is kept of {dataset} {metric} is not told, as protocols differ ({'; '.join(refused)}).")
+            continue
+        for row in here:
+            count = int(row.condition.removeprefix(_TEST_ITERATIONS))
+            scores.setdefault(row.method, {}).setdefault(count, {})[row.seed] = row.value
         scores = {method: by for method, by in scores.items() if _TRAINED in by}
         kept = share_kept(
             {method: {count: list(of.values()) for count, of in by.items()} for method, by in scores.items()}
@@ -92,6 +109,11 @@ def _kept(rows: Sequence[Row]) -> list[str]:
                 found = difference(ours, theirs)
                 lines.append(f"Seed by seed, BO-QSA keeps more than SA at 1 iteration by {found.text(2)}.")
     return lines
+
+
+def _unlike(protocols: Sequence[Protocol]) -> list[str]:
+    """What forbids to compare the first of some protocols with any other."""
+    return list(dict.fromkeys(text for other in protocols for text in refusals(protocols[0], other)))
 
 
 def _shares(scores: dict[int, dict[int, float]]) -> dict[int, float]:

@@ -1,7 +1,7 @@
 """What must be equal for two numbers to be compared, and what the paper's numbers were measured on.
 
-A part that is not known is None. It never counts as equal: `require_same` refuses what is known to differ and returns
-what is not known, for whoever compares to say beside the number.
+A part that is not known is None. It never counts as equal: `refusals` names what is known to differ, `not_known` what
+nobody knows, for whoever compares to say beside the number.
 
 The paper's protocols. Slots and image sizes are those of its Table 13 and section A.3.4; masks are the decoder's for
 mixture models and attention for transformers (A.1). Table 7 and those after it name no decoder: where a row equals one
@@ -10,7 +10,6 @@ code tests on (spec/datasets.md), for the rows that the authors ran; rows quoted
 """
 
 import re
-from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
@@ -103,25 +102,9 @@ def not_known(one: Protocol, other: Protocol) -> list[str]:
     return [_words(name) for name, before, after in _pairs(one, other) if before is None or after is None]
 
 
-def require_same(one: Protocol, other: Protocol, *, but: Collection[str] = ()) -> list[str]:
-    """Refuse a comparison across protocols.
-
-    Args:
-        one: Of one number.
-        other: Of the other.
-        but: Parts that may differ, as `OF_THE_METHOD` between two methods.
-
-    Returns:
-        `not_known` of the two: say it beside the comparison.
-
-    Raises:
-        InputError: if a part that is known on both sides differs, with all that do.
-    """
-    blank = dict.fromkeys(but)
-    found = differences(replace(one, **blank), replace(other, **blank))
-    if found:
-        raise InputError(f"numbers of different protocols are not compared ({'; '.join(found)}); score both alike.")
-    return not_known(one, other)
+def refusals(one: Protocol, other: Protocol) -> list[str]:
+    """Why the scores of two methods are not compared: the `differences` that belong to no method; empty if they are."""
+    return [text for text in differences(one, other) if text.split(":")[0] not in OF_THE_METHOD]
 
 
 def _pairs(one: Protocol, other: Protocol) -> list[tuple[str, str | int | None, str | int | None]]:

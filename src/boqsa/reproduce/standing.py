@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from boqsa.reproduce.layout import Column, Layout, Score, direction, scores_in
 from boqsa.reproduce.paper import PaperCell
-from boqsa.reproduce.protocol import OF_THE_METHOD, differences
+from boqsa.reproduce.protocol import differences, refusals
 from boqsa.reproduce.rows import Row
 from boqsa.reproduce.statistics import Difference, difference, seeds_needed
 
@@ -109,12 +109,11 @@ def _comparable(claimed: str, scores: Mapping[str, Score]) -> tuple[dict[str, Sc
     for name, score in scores.items():
         if name == claimed:
             continue
-        found = differences(own, score.protocol)
-        refused = [text for text in found if text.split(":")[0] not in OF_THE_METHOD]
+        refused = refusals(own, score.protocol)
         if refused:
             left_out.append(f"{name} is not compared ({'; '.join(refused)})")
             continue
         others[name] = score
-        if found:
+        if found := differences(own, score.protocol):
             unlike.append(f"{name} has other {' and '.join(text.split(':')[0] for text in found)}")
     return others, left_out, unlike

@@ -6,7 +6,7 @@ from dataclasses import replace
 from boqsa.reproduce.experiment import Experiment
 from boqsa.reproduce.findings import finding_lines, pairs_table
 from boqsa.reproduce.layout import layout_of
-from boqsa.reproduce.paper import paper_cells
+from boqsa.reproduce.paper import PaperCell, paper_cells
 from boqsa.reproduce.rows import Row
 from boqsa.reproduce.scales import STAND_INS
 from boqsa.reproduce.tables import markdown_table
@@ -24,14 +24,13 @@ def write_up(experiment: Experiment, rows: Sequence[Row]) -> str:
     Raises:
         InputError: if numbers of two protocols would be averaged.
     """
-    stand_ins = {ours: theirs for theirs, several in STAND_INS.items() for ours in several}
     rows = _in_order(experiment, rows)
     if experiment.varies_conditions:
         experiment, rows = _conditions_as_methods(experiment, rows)
     parts = [f"# {experiment.title}\n"]
     for table in experiment.paper_tables or (0,):
         cells = paper_cells(table) if table else []
-        layout = layout_of(rows, cells, metrics=experiment.shown, stand_ins=stand_ins, first=experiment.first)
+        layout = layout_of(rows, cells, metrics=experiment.shown, stand_ins=_stand_ins(cells), first=experiment.first)
         parts.append(markdown_table(experiment.item, rows, layout, cells, notes=experiment.notes))
         pairs = pairs_table(experiment.compared, rows, layout)
         if pairs:
@@ -40,6 +39,12 @@ def write_up(experiment: Experiment, rows: Sequence[Row]) -> str:
         if found:
             parts.append("At checkpoint `last`:\n\n" + "".join(f"- {sentence}\n" for sentence in found))
     return "\n".join(parts)
+
+
+def _stand_ins(cells: Sequence[PaperCell]) -> dict[str, str]:
+    """Our data set -> that of the paper's table in whose place it was used; one may stand for others elsewhere."""
+    in_table = {name for cell in cells for name in cell.dataset.split("->")}
+    return {ours: theirs for theirs, several in STAND_INS.items() if theirs in in_table for ours in several}
 
 
 def _in_order(experiment: Experiment, rows: Sequence[Row]) -> list[Row]:
