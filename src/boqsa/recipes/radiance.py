@@ -75,6 +75,19 @@ def room_diverse_radiance_half() -> Recipe:
     return half_schedule(room_diverse_radiance())
 
 
+def clevr567_radiance_script() -> Recipe:
+    """CLEVR-567 as the released script has it: coarse until epoch 150, where the text says 600 (uorf 12.10).
+
+    Objects are then kept in their box for the first half of the fine stage.
+    """
+    recipe = clevr567_radiance()
+    return replace(
+        recipe,
+        name="clevr567_radiance_script",
+        train=replace(recipe.train, radiance=replace(recipe.train.radiance, fine_from=150_000)),
+    )
+
+
 def scenes_radiance_small() -> Recipe:
     """For two CPU cores: built-in scenes of two or three objects at 32x32, four slots, random rays.
 
@@ -122,6 +135,48 @@ def scenes_radiance_small() -> Recipe:
             ),
         ),
         evaluate=EvaluateRecipe(validation_limit=16, radiance=RadianceEvaluateRecipe(views=4, size=32, samples=24)),
+    )
+
+
+def scenes_radiance_ci() -> Recipe:
+    """Seconds on a CPU: the small recipe at 16x16, to try a change. It finds nothing."""
+    small = scenes_radiance_small()
+    return replace(
+        small,
+        name="scenes_radiance_ci",
+        data=replace(small.data, image_size=16, scene_count=100, scene_views=2),
+        model=replace(small.model, input_size=16, num_slots=3, slot_size=16),
+        train=replace(
+            small.train,
+            steps=100,
+            batch_size=2,
+            warmup_steps=20,
+            half_life_steps=200,
+            checkpoint_every=50,
+            evaluate_every=50,
+            log_every=10,
+            radiance=replace(small.train.radiance, views=2, rays=32, samples=8),
+        ),
+        evaluate=EvaluateRecipe(validation_limit=4, radiance=RadianceEvaluateRecipe(views=2, size=16, samples=8)),
+    )
+
+
+def scenes_radiance_gpu_small() -> Recipe:
+    """For one GPU: built-in scenes of two to four objects at 64x64, five slots, 4,096 random rays a step."""
+    small = scenes_radiance_small()
+    return replace(
+        small,
+        name="scenes_radiance_gpu_small",
+        data=replace(small.data, image_size=64, scene_objects=(2, 4)),
+        model=replace(small.model, input_size=64, num_slots=5, slot_size=64),
+        train=replace(
+            small.train,
+            steps=15_000,
+            warmup_steps=1_000,
+            device="auto",
+            radiance=replace(small.train.radiance, views=4, rays=256, samples=48, coarse_size=64),
+        ),
+        evaluate=replace(small.evaluate, radiance=RadianceEvaluateRecipe(views=4, size=64, samples=96)),
     )
 
 
