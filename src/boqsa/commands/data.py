@@ -399,8 +399,8 @@ def _next_for_views(manifest: "Manifest", target: Path) -> str:
         options += ["--data.image-size", str(manifest.image_size[0])]
     return (
         f"Next: `boqsa train {name} {' '.join(options)} --train.radiance.perceptual-file VGG16 --out my-run`, or with "
-        "`--train.radiance.perceptual-weight 0` in place of the weights of VGG-16. The lens, the depths and the size of "
-        "the world are the recipe's (model.focal-x, near, far, scene-scale)."
+        "`--train.radiance.perceptual-weight 0` in place of the weights of VGG-16. The lens, the depths and the size "
+        "of the world are the recipe's (model.focal-x, near, far, scene-scale)."
     )
 
 
