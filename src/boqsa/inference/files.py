@@ -1,8 +1,8 @@
 """Segment picture files and folders: which files, what the outputs are called, and writing them.
 
 For a picture `a.jpg` the folder gets `a_labels.png` (indexed PNG, pixel values are labels), `a_overlay.png` and `a.npz`
-(`slots`, `masks`, `labels`, `areas`, `made_from`). Sub-folders of an input folder are mirrored. Pictures that would share
-a name keep their suffix in it, `a_jpg_labels.png` beside `a_png_labels.png`, and a number if that is not enough.
+(`slots`, `masks`, `labels`, `areas`, `made_from`). Sub-folders of an input folder are mirrored. Pictures that would
+share a name keep their suffix in it, `a_jpg_labels.png` beside `a_png_labels.png`, and a number if that is not enough.
 
 Notable choices:
 - Threads read pictures ahead and write results behind, while the model works: of a folder of any size no more than two
