@@ -25,6 +25,24 @@ _TRAIN = TrainRecipe(
     radiance=RadianceTrainRecipe(),
 )
 _EVALUATE = EvaluateRecipe(validation_limit=16)
+_FOCAL = 1 / (2 * 0.46)
+"""Of the built-in renderer (`boqsa.data.raycast`)."""
+_IN_A_ROOM = RadianceRecipe(
+    input_size=32,
+    num_slots=4,
+    slot_size=32,
+    focal_x=_FOCAL,
+    focal_y=_FOCAL,
+    near=3.0,
+    far=11.5,
+    scene_scale=4.0,
+    box=3.2,
+    box_bottom=-0.5,
+    box_top=2.3,
+    stay_in_box=True,
+    object_frame="camera",
+)
+"""Of the small recipes: fields for the built-in rooms, and objects that never leave the box."""
 
 
 def clevr567_radiance() -> Recipe:
@@ -97,21 +115,7 @@ def scenes_radiance_small() -> Recipe:
     return Recipe(
         name="scenes_radiance_small",
         data=DataRecipe(name="scenes", image_size=32, scene_count=1_000, scene_objects=(2, 3), scene_views=4),
-        model=RadianceRecipe(
-            input_size=32,
-            num_slots=4,
-            slot_size=32,
-            focal_x=_FOCAL,
-            focal_y=_FOCAL,
-            near=3.0,
-            far=11.5,
-            scene_scale=4.0,
-            box=3.2,
-            box_bottom=-0.5,
-            box_top=2.3,
-            stay_in_box=True,
-            object_frame="camera",
-        ),
+        model=_IN_A_ROOM,
         train=replace(
             _TRAIN,
             steps=12_000,
@@ -145,7 +149,7 @@ def scenes_radiance_ci() -> Recipe:
         small,
         name="scenes_radiance_ci",
         data=replace(small.data, image_size=16, scene_count=100, scene_views=2),
-        model=replace(small.model, input_size=16, num_slots=3, slot_size=16),
+        model=replace(_IN_A_ROOM, input_size=16, num_slots=3, slot_size=16),
         train=replace(
             small.train,
             steps=100,
@@ -168,7 +172,7 @@ def scenes_radiance_gpu_small() -> Recipe:
         small,
         name="scenes_radiance_gpu_small",
         data=replace(small.data, image_size=64, scene_objects=(2, 4)),
-        model=replace(small.model, input_size=64, num_slots=5, slot_size=64),
+        model=replace(_IN_A_ROOM, input_size=64, num_slots=5, slot_size=64),
         train=replace(
             small.train,
             steps=15_000,
@@ -178,10 +182,6 @@ def scenes_radiance_gpu_small() -> Recipe:
         ),
         evaluate=replace(small.evaluate, radiance=RadianceEvaluateRecipe(views=4, size=64, samples=96)),
     )
-
-
-_FOCAL = 1 / (2 * 0.46)
-"""Of the built-in renderer (`boqsa.data.raycast`)."""
 
 
 def half_schedule(recipe: Recipe) -> Recipe:
