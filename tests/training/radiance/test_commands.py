@@ -48,6 +48,9 @@ def picture(tmp_path: Path, validation_views: PackedDataset) -> Path:
     return path
 
 
+SMALL = ["scenes_radiance_small", "--train.steps", "1", "--data.scene-count", "1"]
+"""So that a test whose refusal does not come fails at once."""
+
 Refused = Callable[..., str]
 
 
@@ -95,11 +98,11 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
     ids=["near", "far", "bottom", "top", "nan"],
 )
 def test_a_space_that_is_inside_out_is_refused(options: list[str], line: str, refused: Refused, tmp_path: Path) -> None:
-    said = refused(["train", "scenes_radiance_small", *options, "--out", str(tmp_path / "run")])
+    said = refused(["train", *SMALL, *options, "--out", str(tmp_path / "run")])
     assert said == f"boqsa train: {line}"
 
 
-SMALL_WITH_IT = ["scenes_radiance_small", "--train.radiance.rays", "0", "--train.radiance.perceptual-weight", "0.006"]
+SMALL_WITH_IT = [*SMALL, "--train.radiance.rays", "0", "--train.radiance.perceptual-weight", "0.006"]
 SMALL_WITH_IT += ["--train.radiance.perceptual-from", "0"]
 
 
