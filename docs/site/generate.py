@@ -15,6 +15,12 @@ from boqsa.recipes import RECIPES, DataRecipe, Recipe, get_recipe
 from boqsa.recipes.recipe import flat
 
 PACKAGES = ("slots", "models", "data", "metrics", "recipes", "training", "inference", "reports")
+MORE = {
+    "models": ("models.adaptive",),
+    "training": ("training.concepts",),
+    "inference": ("inference.decode", "inference.exchange", "inference.novel_views"),
+}
+"""Modules that a package does not export, but the documentation speaks of."""
 """What a user of the library imports from."""
 
 
@@ -62,7 +68,8 @@ def package_page(package: str) -> str:
     entries = [f"::: boqsa.{package}.{name}" for name in names]
     summary, _, more = (module.__doc__ or "").strip().partition("\n\n")
     rest = [f"```text\n{more}\n```"] if more else []
-    return "\n\n".join([f"# boqsa.{package}", summary, *rest, *entries]) + "\n"
+    modules = [f"::: boqsa.{name}" for name in MORE.get(package, ())]
+    return "\n\n".join([f"# boqsa.{package}", summary, *rest, *entries, *modules]) + "\n"
 
 
 def write(path: str, text: str) -> None:

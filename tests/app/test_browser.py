@@ -58,6 +58,41 @@ def test_files_are_offered(page):
     assert set(np.unique(labels)) == set(range(5))
 
 
+def test_the_other_files_hold_what_they_should(page):
+    with page.expect_download() as overlay:
+        page.locator('a[download$="_overlay.png"]').first.click()
+    with Image.open(overlay.value.path()) as picture:
+        assert (picture.mode, picture.size) == ("RGB", (256, 256))
+    with page.expect_download() as arrays:
+        page.locator('a[download$=".npz"]').first.click()
+    with np.load(arrays.value.path()) as found:
+        assert {"labels", "masks", "slots"} <= set(found)
+
+
+def test_a_picture_is_uploaded_and_sliders_and_box_change_what_is_shown(page, tmp_path):
+    pieces = page.locator("#pieces .gallery-item")
+    pixels = np.full((64, 64, 3), 200, np.uint8)
+    pixels[24:40, 24:40] = (180, 20, 20)
+    Image.fromarray(pixels).save(tmp_path / "mine.png")
+    page.get_by_role("button", name="Remove Image").first.click()
+    sync_api.expect(page.locator("#overlay img")).to_have_count(0)
+    page.locator("input[type=file]").first.set_input_files(tmp_path / "mine.png")
+    sync_api.expect(pieces).to_have_count(2)
+    rounds = page.get_by_label("number input for Iterations")
+    for count, expected in (("1", 5), ("5", 2)):
+        rounds.fill(count)
+        rounds.press("Tab")
+        sync_api.expect(pieces).to_have_count(expected)
+    page.locator("button.gallery-item:visible").nth(4).click()  # three objects
+    sync_api.expect(pieces).to_have_count(5)
+    box = page.get_by_label("Leave out slots that the picture does not need")
+    box.check()
+    sync_api.expect(pieces).to_have_count(4)
+    box.uncheck()
+    page.locator("button.gallery-item:visible").nth(5).click()
+    sync_api.expect(pieces).to_have_count(5)
+
+
 def test_slots_can_be_watched(page):
     page.get_by_text("Watch the slots settle").click()
     page.get_by_role("button", name="Show every iteration").click()

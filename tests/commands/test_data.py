@@ -394,11 +394,14 @@ def test_help(name: str, capsys: Capture) -> None:
     assert capsys.readouterr().out.startswith(f"usage: boqsa data {name}")
 
 
-def test_the_next_command_of_sets_that_no_recipe_trains_on(packed: Path) -> None:
+def test_the_next_command_of_sets_with_several_views_and_of_test_sets(packed: Path) -> None:
     from dataclasses import replace
 
     manifest = Manifest.load(packed)
-    assert "No recipe reads several views" in command.next_command(replace(manifest, task="views"), packed)
+    views = replace(manifest, name="clevr567", task="views", image_size=(128, 128))
+    assert "`boqsa train clevr567_radiance --data.root p --train" in command.next_command(views, Path("p"))
+    own = command.next_command(replace(views, name="folder", image_size=(64, 64)), Path("p"))
+    assert "clevr567_radiance --data.root p --data.name folder --data.image-size 64 --train" in own
     only_test = replace(manifest, name="clevrtex_outd", counts={"test": 3})
     text = command.next_command(only_test, Path("p"))
     assert text == "Next: `boqsa evaluate RUN --dataset clevrtex_outd --data.root p --split test` of a trained run."

@@ -128,6 +128,20 @@ def test_a_broken_picture_is_skipped_with_exit_1(run, pictures, tmp_path, capsys
     assert [entry["image"] for entry in found["skipped"]] == [str(pictures / "c.png")]
     assert main(["segment", run, str(pictures), "--out", str(tmp_path / "out")]) == 1
     assert "skipped: " in capsys.readouterr().err
+    listed = tmp_path / "out" / "skipped.txt"
+    assert [line.partition(": ")[0] for line in listed.read_text().splitlines()[1:]] == [str(pictures / "c.png")]
+    (pictures / "c.png").unlink()
+    assert main(["segment", run, str(pictures), "--out", str(tmp_path / "out")]) == 0
+    assert not listed.exists()
+    listed.write_text("mine")
+    assert main(["segment", run, str(pictures), "--out", str(tmp_path / "out")]) == 0
+    assert listed.read_text() == "mine"
+
+
+def test_a_device_that_is_not_there_is_one_line(run, pictures, tmp_path, capsys):
+    assert main(["segment", run, str(pictures), "--out", str(tmp_path / "out"), "--device", "abacus"]) == 2
+    assert "device 'abacus' cannot be used" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_the_three_files_hold_what_was_found(model, tmp_path, zoo):
             labels = np.asarray(picture)
         assert (labels == alone.labels).mean() > 0.99  # another batch size may round a tie otherwise
         with np.load(entry.arrays, allow_pickle=False) as arrays:
-            assert sorted(arrays) == ["labels", "made_from", "masks", "slots"]
+            assert sorted(arrays) == ["areas", "labels", "made_from", "masks", "slots"]
             np.testing.assert_array_equal(arrays["labels"], labels)
             np.testing.assert_allclose(arrays["masks"], alone.masks, atol=1e-5)
             np.testing.assert_allclose(arrays["slots"], alone.slots, atol=1e-4)

@@ -170,7 +170,11 @@ def test_films_are_whole_and_sheets_have_a_row_each(suffix: str, tmp_path: Path)
 
 
 def test_the_command_writes_a_film_and_says_what_is_where(
-    radiance: RadianceModel, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    radiance: RadianceModel,
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     run, out = tmp_path / "saved", tmp_path / "film.webp"
     radiance.save_pretrained(run)
@@ -179,6 +183,10 @@ def test_the_command_writes_a_film_and_says_what_is_where(
     assert "2 views; from left to right colour, depth, background, slot 2." in capsys.readouterr().out
     with Image.open(out) as opened:
         assert opened.size == (4 * 8, 8)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["render", str(run), str(picture), *options[:6]]) == 0
+    assert [path.name for path in (tmp_path / "here").iterdir()] == [f"{picture.stem}_views.webp"]
 
 
 @pytest.mark.parametrize(

@@ -325,6 +325,25 @@ def test_wrong_value_of_a_transformer(field: str, wrong: Any, message: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"near": 20.0}, "model.near is 20.0 and model.far is 20.0; near must be in front of far"),
+        ({"near": 0.0}, "model.near is 0.0; it must be above 0"),
+        ({"far": float("inf")}, "model.far is inf; it must be finite"),
+        ({"box_bottom": 1.0, "box_top": 1.0}, r"z = 1.0 \(model.box_bottom\) up to 1.0 \(model.box_top\)"),
+        ({"box_bottom": 4.5}, r"z = 4.5 \(model.box_bottom\) up to 4.5 \(model.box_top\)"),  # the cube's
+        ({"box_top": -5.0}, r"z = -4.5 \(model.box_bottom\) up to -5.0"),
+        ({"box_bottom": float("nan")}, "z = nan"),
+        ({"box_top": float("inf")}, "up to inf .* give finite heights in world units, the top above the bottom"),
+        ({"box_bottom": -float("inf")}, "z = -inf"),
+    ],
+)
+def test_wrong_value_of_a_radiance_model(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        RadianceRecipe(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "not JSON"),

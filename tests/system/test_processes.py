@@ -194,15 +194,19 @@ def test_two_processes_move_queries_as_one_does(
 
 @pytest.mark.system
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "model"),
     [
-        {"rays": 48, "coarse-size": 16},
-        {"rays": 0, "coarse-size": 64, "adversarial-weight": 0.01, "discriminator-from": 2, "adversarial-from": 4},
+        ({"rays": 48, "coarse-size": 16}, {}),
+        ({"rays": 48, "coarse-size": 16}, {"queries": "shared_gaussian", "gradient": "unrolled"}),
+        (
+            {"rays": 0, "coarse-size": 64, "adversarial-weight": 0.01, "discriminator-from": 2, "adversarial-from": 4},
+            {},
+        ),
     ],
-    ids=["rays", "adversarial"],
+    ids=["rays", "sampled", "adversarial"],
 )
 def test_two_processes_train_a_radiance_model_as_one_does(
-    fields: dict[str, float], job: Callable[..., list[Any]], tmp_path: Path
+    fields: dict[str, float], model: dict[str, str], job: Callable[..., list[Any]], tmp_path: Path
 ) -> None:
     radiance = {"samples": 4, "views": 2, "local-until": 5, "fine-from": 0, "perceptual-weight": 0, "r1-every": 2}
     settings = {
@@ -211,6 +215,7 @@ def test_two_processes_train_a_radiance_model_as_one_does(
         **{"evaluate.radiance.views": 2, "evaluate.radiance.samples": 4, "evaluate.validation-limit": 3},
         **{"train.steps": 10, "train.batch-size": 4, "train.warmup-steps": 1, "train.threads": 1},
         **{f"train.radiance.{name}": value for name, value in {**radiance, **fields}.items()},
+        **{f"model.{name}": value for name, value in model.items()},
     }
     typed = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 

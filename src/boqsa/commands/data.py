@@ -386,6 +386,24 @@ def _show(arguments: list[str]) -> int:
     return 0
 
 
+def _next_for_views(manifest: "Manifest", target: Path) -> str:
+    """A radiance recipe: the data set's own, or CLEVR-567's for data of one's own."""
+    from boqsa.recipes import RECIPES, get_recipe
+
+    own = f"{manifest.name}_radiance"
+    name = own if own in RECIPES else "clevr567_radiance"
+    options = ["--data.root", shlex.quote(str(target))]
+    if name != own:
+        options += ["--data.name", manifest.name]
+    if manifest.image_size[0] != get_recipe(name).data.image_size:
+        options += ["--data.image-size", str(manifest.image_size[0])]
+    return (
+        f"Next: `boqsa train {name} {' '.join(options)} --train.radiance.perceptual-file VGG16 --out my-run`, or with "
+        "`--train.radiance.perceptual-weight 0` in place of the weights of VGG-16. The lens, the depths and the size "
+        "of the world are the recipe's (model.focal-x, near, far, scene-scale)."
+    )
+
+
 def next_command(manifest: "Manifest", target: Path) -> str:
     """What to type after `prepare`: the recipe that fits the images best, and what must be said beside it.
 
@@ -394,7 +412,7 @@ def next_command(manifest: "Manifest", target: Path) -> str:
     from boqsa.recipes import RECIPES
 
     if manifest.task == "views":
-        return "No recipe reads several views yet; `boqsa.data.PackedDataset` does."
+        return _next_for_views(manifest, target)
     if "train" not in manifest.counts:
         split = next(iter(manifest.counts))
         root = shlex.quote(str(target))
@@ -404,10 +422,12 @@ def next_command(manifest: "Manifest", target: Path) -> str:
     task = manifest.task.replace("-", "_")
     height, width = manifest.image_size
     features = manifest.options if "features" in manifest.extras else {}
-    recipes = [recipe for make in RECIPES.values() if ((recipe := make()).model.kind == "features") == bool(features)]
+    kinds = ("features",) if features else ("mixture", "transformer")
+    recipes = [recipe for make in RECIPES.values() if (recipe := make()).model.kind in kinds]
     # A grid of patches may have any size.
     fitting = [recipe for recipe in recipes if height == width and (features or recipe.data.image_size == height)]
-    if not fitting and any(make().data.image_size == height == width for make in RECIPES.values()):
+    of_features = [recipe for make in RECIPES.values() if (recipe := make()).model.kind == "features"]
+    if not fitting and any(recipe.data.image_size == height == width for recipe in of_features):
         root = shlex.quote(str(target))
         return (
             f"Next: `boqsa data features {root} ENCODER OUT`; recipes for {height}x{width} images read their features."

@@ -1,4 +1,4 @@
-"""`boqsa render RUN IMAGE --out FILE`: the scene of one picture from other views, each object alone, or changed."""
+"""`boqsa render RUN IMAGE [--out FILE]`: the scene of one picture from other views, each object alone, or changed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,8 @@ class Render:
     """Run folder of a radiance recipe, folder of save_pretrained, or name on the hub (owner/name)."""
     image: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="IMAGE")]]
     """A picture. A pose beside it, <name>_RT.txt, is used."""
-    out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    """File to write: .gif, .webp or .png."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File to write: .gif, .webp or .png; by default IMAGE_views.webp here, by the picture's name."""
     views: int = 24
     """Views of the orbit."""
     degrees: float = 60.0
@@ -52,8 +52,9 @@ _SUFFIXES = (".gif", ".webp", ".png")
 def main(arguments: list[str]) -> int:
     """Entry of the command."""
     chosen = parse(Render, arguments, command="render")
-    if chosen.out.suffix.lower() not in _SUFFIXES:
-        raise InputError(f"--out is {chosen.out}; give a file that ends in {', '.join(_SUFFIXES)}.")
+    out = chosen.out or Path(f"{chosen.image.stem}_views.webp")
+    if out.suffix.lower() not in _SUFFIXES:
+        raise InputError(f"--out is {out}; give a file that ends in {', '.join(_SUFFIXES)}.")
     moves = dict(_move(text) for text in chosen.move)
     if len(moves) < len(chosen.move):
         raise InputError(f"--move names a slot twice ({' '.join(chosen.move)}); give each slot one distance.")
@@ -72,10 +73,10 @@ def main(arguments: list[str]) -> int:
     scene = without(with_moved(scene, moves), chosen.remove)
     with progress_bar("rendering") as progress:
         pictures = frames(viewer.views(scene, cameras, progress=progress))
-    write_film(chosen.out, pictures)
+    write_film(out, pictures)
     shown = [f"slot {slot}" for slot in range(1, slots) if slot not in chosen.remove]
     columns = ", ".join(["colour", "depth", "background", *shown])
-    print(f"{chosen.out}: {len(pictures)} views; from left to right {columns}.")
+    print(f"{out}: {len(pictures)} views; from left to right {columns}.")
     return 0
 
 

@@ -186,8 +186,12 @@ def _show_plan(
         for name, entries in by_recipe.items()
     ]
     print_table(f"{len(runs)} runs in {folder}", ["recipe", "steps", "done", "hours each"], rows, first_whole=True)
-    for what, is_it in (("Trained", lambda data: data.train_split), ("Scored", lambda data: data.test_split)):
-        sets = [f"{data.name} at {data.image_size}x{data.image_size}" for data, split in needed if split == is_it(data)]
+    for what, kind in (("Trained", "train_split"), ("Scored", "test_split")):
+        sets = [
+            f"{data.name} at {data.image_size}x{data.image_size}"
+            for data, split in needed
+            if split == getattr(data, kind)
+        ]
         print(f"{what} on {', '.join(dict.fromkeys(sets))}.")
     print(
         f"{left:.1f} hours are left, one run at a time on this machine and without scoring; ~ is arithmetic, right "

@@ -16,7 +16,8 @@ _SHOWN = 20
 class Segment:
     """Split pictures into objects: for each a label map, an overlay, and slots and masks as .npz.
 
-    A folder of any size may be given: a call that was cut off goes on where it stopped, and broken pictures are listed.
+    A folder of any size may be given: a call that was cut off goes on where it stopped, and broken pictures are listed,
+    also in DIR/skipped.txt.
 
     Picture a.jpg gives a_labels.png (indexed; pixel values are slots), a_overlay.png and a.npz. Folders are
     searched with their sub-folders, which are mirrored in DIR; pictures of the same name keep their suffix,
@@ -43,6 +44,8 @@ class Segment:
     also: tuple[Literal["coco", "cvat", "grey"], ...] = ()
     """More outputs. coco: instances.json, COCO instances with run lengths; cvat: cvat.zip, for its import of
     "Segmentation mask 1.1"; grey: a_grey.png, label maps without colours, as FiftyOne and OpenCV want them."""
+    device: str = "cpu"
+    """Where to compute: cpu, or cuda where there is a GPU."""
     again: bool = False
     """Make anew what an earlier call of the same settings made."""
     batch_size: int = 16
@@ -60,7 +63,7 @@ def main(arguments: list[str]) -> int:
     from boqsa.commands.console import progress_bar
     from boqsa.inference import Segmenter, segment_files
     from boqsa.inference.exchange import slot_name, write_coco, write_cvat, write_grey
-    from boqsa.inference.files import common_folder
+    from boqsa.inference.files import common_folder, write_skipped
 
     segmenter = Segmenter.from_pretrained(
         chosen.run,
@@ -69,6 +72,7 @@ def main(arguments: list[str]) -> int:
         iterations=chosen.iterations,
         adaptive=chosen.adaptive,
         encoder=chosen.encoder,
+        device=chosen.device,
     )
     with progress_bar("segmenting") as progress:
         done, skipped = segment_files(
@@ -79,6 +83,7 @@ def main(arguments: list[str]) -> int:
             again=chosen.again,
             progress=progress,
         )
+    write_skipped(chosen.out, skipped)
     slots, folder = segmenter.model.num_slots, common_folder(chosen.images)
     if "coco" in chosen.also:
         write_coco(chosen.out / "instances.json", done, folder, slots, segmenter.names)

@@ -34,6 +34,8 @@ _SPREAD = 2.4
 """Radius of the disc on the floor in which objects stand."""
 _GAP = 0.08
 """Least distance between two objects' footprints."""
+ORBIT_OF_VIEWS = 50.0
+"""Degrees to either side that several cameras of a scene are spread over: what one hides, another shows."""
 
 
 @dataclass(frozen=True, kw_only=True)

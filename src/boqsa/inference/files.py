@@ -1,9 +1,8 @@
 """Segment picture files and folders: which files, what the outputs are called, and writing them.
 
-For a picture `a.jpg` the folder gets `a_labels.png` (indexed PNG, pixel values are labels), `a_overlay.png`
-and `a.npz` (`slots`, `masks`, `labels`, `made_from`). Sub-folders of an input folder are mirrored. Pictures that would
-share a name keep their suffix in it, `a_jpg_labels.png` beside `a_png_labels.png`, and a number if that is
-not enough.
+For a picture `a.jpg` the folder gets `a_labels.png` (indexed PNG, pixel values are labels), `a_overlay.png` and `a.npz`
+(`slots`, `masks`, `labels`, `areas`, `made_from`). Sub-folders of an input folder are mirrored. Pictures that would
+share a name keep their suffix in it, `a_jpg_labels.png` beside `a_png_labels.png`, and a number if that is not enough.
 
 Notable choices:
 - Threads read pictures ahead and write results behind, while the model works: of a folder of any size no more than two
@@ -28,10 +27,10 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from boqsa.atomic import atomic_file
+from boqsa.atomic import atomic_file, write_text
 from boqsa.errors import InputError
 from boqsa.inference.picture import SUFFIXES, read_picture
-from boqsa.inference.segment import Segmentation, Segmenter, shares_of
+from boqsa.inference.segment import Segmentation, Segmenter
 from boqsa.models.adaptive import LEAST_RISE
 from boqsa.reports import save_label_png, save_png
 
@@ -39,6 +38,7 @@ _BATCH_PIXELS = 2**25  # a batch ends here, however few its pictures are, so tha
 _READERS, _WRITERS = 2, 2
 _LONGEST_NAME = 255
 """Bytes, on the usual file systems."""
+_SKIPPED = "# pictures that boqsa segment left out"
 _AHEAD = 4
 """Pictures that are read before the model asks for them."""
 
@@ -106,8 +106,12 @@ def segment_files(
     pictures = find_pictures(inputs, out)
     settings = _settings(segmenter)
     done: dict[Path, Segmented] = {}
-    if not again:
-        done = {path: before for path, name in pictures.items() if (before := _earlier(path, name, settings))}
+    for path, name in {} if again else pictures.items():
+        before = _earlier(path, name, settings)
+        if before is not None:
+            done[path] = before
+            if progress is not None:
+                progress(len(done), len(pictures))
     skipped: list[Skipped] = []
     left = {path: output for path, output in pictures.items() if path not in done}
     for batch in _results(segmenter, left, settings, batch_size, skipped):
@@ -118,6 +122,19 @@ def segment_files(
         more = f" ({len(skipped) - 1} more were skipped)" if len(skipped) > 1 else ""
         raise InputError(f"nothing could be segmented: {skipped[0].reason}{more}")
     return [done[path] for path in pictures if path in done], skipped
+
+
+def write_skipped(out: str | Path, skipped: Sequence[Skipped]) -> None:
+    """`skipped.txt` in the folder of the results: a line for each picture that is left out, and why. Without any, the
+    list of an earlier call goes; a file of that name that is not such a list stays as it is."""
+    path = Path(out) / "skipped.txt"
+    if path.exists() and not path.read_bytes().startswith(_SKIPPED.encode()):
+        return
+    if not skipped:
+        path.unlink(missing_ok=True)
+        return
+    lines = [f"{image}: {reason}".replace("\n", " ") for image, reason in skipped]
+    write_text(path, "\n".join([_SKIPPED, *lines, ""]).encode(errors="replace").decode())
 
 
 def find_pictures(inputs: Sequence[str | Path], out: Path) -> dict[Path, Path]:
@@ -293,7 +310,14 @@ def _write(picture: _Decoded, found: Segmentation, settings: Mapping[str, str]) 
     save_png(overlay, found.overlay(), quickly=True)
     made_from = json.dumps({**settings, **picture.identity})
     with atomic_file(arrays) as partial, open(partial, "wb") as file:
-        np.savez_compressed(file, slots=found.slots, masks=found.masks, labels=found.labels, made_from=made_from)
+        np.savez_compressed(
+            file,
+            slots=found.slots,
+            masks=found.masks,
+            labels=found.labels,
+            areas=found.share,  # for `_earlier`, which would else have to unpack the labels of ten thousand pictures
+            made_from=made_from,
+        )
     return Segmented(picture.path, labels, overlay, arrays, found.share.tolist(), is_new=True)
 
 
@@ -327,7 +351,7 @@ def _earlier(path: Path, output: Path, settings: Mapping[str, str]) -> Segmented
         with np.load(arrays, allow_pickle=False) as made:
             if json.loads(str(made["made_from"])) != {**settings, **_identity(path)}:
                 return None
-            share = shares_of(made["labels"], len(made["slots"]))
+            share = made["areas"]
     except (OSError, ValueError, KeyError, TypeError, BadZipFile, EOFError, zlib.error):
         return None
     return Segmented(path, labels, overlay, arrays, share.tolist(), is_new=False)

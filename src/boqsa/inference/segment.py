@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 
 from boqsa.errors import InputError
 from boqsa.inference.encoder import attach_encoder
-from boqsa.inference.load import load, locate
+from boqsa.inference.load import load, locate, require_device
 from boqsa.inference.names import UNNAMED, checked_names, read_names
 from boqsa.inference.picture import to_picture
 from boqsa.models import FeaturesModel, MixtureModel, Noise, TransformerModel
@@ -47,6 +47,7 @@ class Segmentation(NamedTuple):
     masks: Float32[np.ndarray, "K h w"]
     """Share of each pixel that each slot owns, at the size of the model; sums to 1 over slots."""
     slots: Float32[np.ndarray, "K D"]
+    """The slots after the last iteration."""
     reconstruction: Float32[np.ndarray, "3 h w"] | None
     """In [0, 1] units, not clamped; None of a features model, which paints no picture."""
     window: tuple[slice, slice]
@@ -62,7 +63,9 @@ class Segmentation(NamedTuple):
     @property
     def share(self) -> Float64[np.ndarray, "K"]:
         """Share of the labelled pixels that each slot owns; sums to 1."""
-        return shares_of(self.labels, len(self.slots))
+        area = self.area
+        share: Float64[np.ndarray, "K"] = area / area.sum()
+        return share
 
     @property
     def xyxy(self) -> Float32[np.ndarray, "K 4"]:
@@ -202,8 +205,10 @@ class Segmenter:
             device: Where the model goes.
 
         Raises:
-            RunError, InputError: as `boqsa.load`, as the class, and if there are names and they are damaged.
+            RunError, InputError: as `boqsa.load`, as the class, if there are names and they are damaged, and if the
+                machine has no such device.
         """
+        require_device(str(device))
         folder = locate(path_or_hub_id)
         model = load(folder, checkpoint=checkpoint).to(device)
         if isinstance(model, FeaturesModel):
@@ -230,11 +235,12 @@ class Segmenter:
         size = self.model.image_size
         small = [squeezed(picture[window], size) for picture, window in zip(pictures, windows, strict=True)]
         image = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2)  # (B, 3, h, w)
-        start = self.start
+        device = next(self.model.parameters()).device
+        start = self.start.to(device)
         with torch.inference_mode():
             discover = self.model.segment if isinstance(self.model, RadianceModel) else self.model
             output = discover(
-                image.to(next(self.model.parameters()).device),
+                image.to(device),
                 iterations=self.iterations,
                 noise=Noise(queries=start.expand(len(pictures), *start.shape)),
                 **({"predict_tokens": False} if isinstance(self.model, TransformerModel) else {}),
@@ -257,13 +263,6 @@ class Segmenter:
     def start(self) -> Float[Tensor, "K D"]:
         """The numbers that sampled queries start from, the same for every picture."""
         return torch.randn(self.model.noise_shapes()["queries"], generator=torch.Generator().manual_seed(0))
-
-
-def shares_of(labels: UInt8[np.ndarray, "H W"], num_slots: int) -> Float64[np.ndarray, "K"]:
-    """Share of the labelled pixels that each slot owns; sums to 1."""
-    area = area_of(labels, num_slots)
-    share: Float64[np.ndarray, "K"] = area / area.sum()
-    return share
 
 
 def area_of(labels: UInt8[np.ndarray, "H W"], num_slots: int) -> Int64[np.ndarray, "K"]:

@@ -47,10 +47,13 @@ from boqsa.recipes.paper import (
 from boqsa.recipes.radiance import (
     clevr567_radiance,
     clevr567_radiance_half,
+    clevr567_radiance_script,
     room_chair_radiance,
     room_chair_radiance_half,
     room_diverse_radiance,
     room_diverse_radiance_half,
+    scenes_radiance_ci,
+    scenes_radiance_gpu_small,
     scenes_radiance_small,
 )
 from boqsa.recipes.recipe import DataRecipe, EvaluateRecipe, RadianceEvaluateRecipe, Recipe
@@ -147,7 +150,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "clevr567_radiance_half": clevr567_radiance_half,
     "room_chair_radiance_half": room_chair_radiance_half,
     "room_diverse_radiance_half": room_diverse_radiance_half,
+    "clevr567_radiance_script": clevr567_radiance_script,
     "scenes_radiance_small": scenes_radiance_small,
+    "scenes_radiance_ci": scenes_radiance_ci,
+    "scenes_radiance_gpu_small": scenes_radiance_gpu_small,
     "coco_features": coco_features,
     "voc_features": voc_features,
     "birds_features": birds_features,

@@ -1,5 +1,6 @@
 """What a recipe says of its model: the arguments of the model's constructor, and their documentation."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -197,6 +198,13 @@ class RadianceRecipe:
         within_limits(self)
         if self.near >= self.far:
             raise RecipeError(f"model.near is {self.near} and model.far is {self.far}; near must be in front of far.")
+        bottom = -self.box if self.box_bottom is None else self.box_bottom
+        top = self.box if self.box_top is None else self.box_top
+        if not -math.inf < bottom < top < math.inf:
+            raise RecipeError(
+                f"the objects' box is from z = {bottom} (model.box_bottom) up to {top} (model.box_top); "
+                "give finite heights in world units, the top above the bottom."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,24 @@ _TRAIN = TrainRecipe(
     radiance=RadianceTrainRecipe(),
 )
 _EVALUATE = EvaluateRecipe(validation_limit=16)
+_FOCAL = 1 / (2 * 0.46)
+"""Of the built-in renderer (`boqsa.data.raycast`)."""
+_IN_A_ROOM = RadianceRecipe(
+    input_size=32,
+    num_slots=4,
+    slot_size=32,
+    focal_x=_FOCAL,
+    focal_y=_FOCAL,
+    near=3.0,
+    far=11.5,
+    scene_scale=4.0,
+    box=3.2,
+    box_bottom=-0.5,
+    box_top=2.3,
+    stay_in_box=True,
+    object_frame="camera",
+)
+"""Of the small recipes: fields for the built-in rooms, and objects that never leave the box."""
 
 
 def clevr567_radiance() -> Recipe:
@@ -75,6 +93,19 @@ def room_diverse_radiance_half() -> Recipe:
     return half_schedule(room_diverse_radiance())
 
 
+def clevr567_radiance_script() -> Recipe:
+    """CLEVR-567 as the released script has it: coarse until epoch 150, where the text says 600 (uorf 12.10).
+
+    Objects are then kept in their box for the first half of the fine stage.
+    """
+    recipe = clevr567_radiance()
+    return replace(
+        recipe,
+        name="clevr567_radiance_script",
+        train=replace(recipe.train, radiance=replace(recipe.train.radiance, fine_from=150_000)),
+    )
+
+
 def scenes_radiance_small() -> Recipe:
     """For two CPU cores: built-in scenes of two or three objects at 32x32, four slots, random rays.
 
@@ -84,21 +115,7 @@ def scenes_radiance_small() -> Recipe:
     return Recipe(
         name="scenes_radiance_small",
         data=DataRecipe(name="scenes", image_size=32, scene_count=1_000, scene_objects=(2, 3), scene_views=4),
-        model=RadianceRecipe(
-            input_size=32,
-            num_slots=4,
-            slot_size=32,
-            focal_x=_FOCAL,
-            focal_y=_FOCAL,
-            near=3.0,
-            far=11.5,
-            scene_scale=4.0,
-            box=3.2,
-            box_bottom=-0.5,
-            box_top=2.3,
-            stay_in_box=True,
-            object_frame="camera",
-        ),
+        model=_IN_A_ROOM,
         train=replace(
             _TRAIN,
             steps=12_000,
@@ -125,8 +142,46 @@ def scenes_radiance_small() -> Recipe:
     )
 
 
-_FOCAL = 1 / (2 * 0.46)
-"""Of the built-in renderer (`boqsa.data.raycast`)."""
+def scenes_radiance_ci() -> Recipe:
+    """Seconds on a CPU: the small recipe at 16x16, to try a change. It finds nothing."""
+    small = scenes_radiance_small()
+    return replace(
+        small,
+        name="scenes_radiance_ci",
+        data=replace(small.data, image_size=16, scene_count=100, scene_views=2),
+        model=replace(_IN_A_ROOM, input_size=16, num_slots=3, slot_size=16),
+        train=replace(
+            small.train,
+            steps=100,
+            batch_size=2,
+            warmup_steps=20,
+            half_life_steps=200,
+            checkpoint_every=50,
+            evaluate_every=50,
+            log_every=10,
+            radiance=replace(small.train.radiance, views=2, rays=32, samples=8),
+        ),
+        evaluate=EvaluateRecipe(validation_limit=4, radiance=RadianceEvaluateRecipe(views=2, size=16, samples=8)),
+    )
+
+
+def scenes_radiance_gpu_small() -> Recipe:
+    """For one GPU: built-in scenes of two to four objects at 64x64, five slots, 4,096 random rays a step."""
+    small = scenes_radiance_small()
+    return replace(
+        small,
+        name="scenes_radiance_gpu_small",
+        data=replace(small.data, image_size=64, scene_objects=(2, 4)),
+        model=replace(_IN_A_ROOM, input_size=64, num_slots=5, slot_size=64),
+        train=replace(
+            small.train,
+            steps=15_000,
+            warmup_steps=1_000,
+            device="auto",
+            radiance=replace(small.train.radiance, views=4, rays=256, samples=48, coarse_size=64),
+        ),
+        evaluate=replace(small.evaluate, radiance=RadianceEvaluateRecipe(views=4, size=64, samples=96)),
+    )
 
 
 def half_schedule(recipe: Recipe) -> Recipe:

@@ -10,13 +10,11 @@ from torch import Tensor
 
 from boqsa.data import PackedDataset
 from boqsa.data.builtin import RENDERER, builtin_scenes
-from boqsa.data.scenes import SceneSettings
+from boqsa.data.scenes import ORBIT_OF_VIEWS, SceneSettings
 from boqsa.errors import InputError, RecipeError
 from boqsa.recipes import DataRecipe
 from boqsa.training.machine import sent
 
-_ORBIT_OF_VIEWS = 50.0
-"""Degrees to either side that several cameras of a built-in scene are spread over: what one hides, another shows."""
 _ANY_SOURCE = ("arrays", "folder")
 """Readers of people's own files: what they made may stand in for any data set."""
 
@@ -41,7 +39,7 @@ def open_split(data: DataRecipe, split: str, *, progress: Callable[[int, int], N
             image_size=data.image_size,
             min_objects=fewest,
             max_objects=most,
-            orbit=SceneSettings.orbit if data.scene_views == 1 else _ORBIT_OF_VIEWS,
+            orbit=SceneSettings.orbit if data.scene_views == 1 else ORBIT_OF_VIEWS,
         )
         folder = builtin_scenes(
             settings, count=data.scene_count, seed=data.scene_seed, views=data.scene_views, progress=progress

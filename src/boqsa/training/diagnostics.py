@@ -274,6 +274,8 @@ def _split_by_position(numbers: dict[str, Any]) -> tuple[str, str] | None:
         ways_out = "Try a smaller model.slot-size or narrower model.decoder-channels, a longer train.sigma-steps"
     elif numbers["model"] == "features":
         ways_out = "Try a smaller model.slot-size, more steps"
+    elif numbers["model"] == "radiance":
+        ways_out = "Try more steps, another train.radiance.background-rate"
     else:
         ways_out = "Try a smaller model.slot-size, a train.least-crop below 1"
     ways_out += ", or another seed"

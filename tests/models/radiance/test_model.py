@@ -150,8 +150,9 @@ def test_the_box_has_a_height_of_its_own_and_objects_may_stay_in_it() -> None:
     everywhere = free._objects(world / model.frustum.scene_scale, slots[:, 1:], frame, local=False)
     torch.testing.assert_close(everywhere[0, :, inside], raw[0, :, inside])
     assert (everywhere[0, :, ~inside] != 0).any()
-    with pytest.raises(ValueError, match="box_top must be above"):
-        tiny(box_bottom=1.0, box_top=1.0)
+    for heights in ({"box_bottom": 1.0, "box_top": 1.0}, {"box_bottom": 3.0}, {"box_top": float("nan")}):
+        with pytest.raises(ValueError, match="box_top must be above"):
+            tiny(**heights)
 
 
 def test_a_crop_is_rendered_as_a_crop_of_the_whole() -> None:
@@ -222,6 +223,68 @@ def test_moving_everything_with_the_camera_changes_nothing() -> None:
     assert (apart.slot_masks[:, 1] - still.slot_masks[:, 1]).abs().max() > 1e-4
     unmoved = model.render_all(slots, rays, frame, samples=6, moved=torch.zeros(3, 3).double())
     torch.testing.assert_close(unmoved.colour, still.colour)
+
+
+@pytest.mark.parametrize(
+    "heights", [{}, {"box_bottom": -0.5, "box_top": 1.5, "stay_in_box": True}], ids=["cube", "low"]
+)
+@pytest.mark.parametrize("object_frame", ["azimuth", "camera"])
+def test_objects_leave_the_background_beyond_the_box_as_it_is(object_frame: str, heights: dict[str, Any]) -> None:
+    """To the bit, with noise on the densities as well; inside the box nothing is as it would be without objects."""
+    model = tiny(object_frame=object_frame, **heights)
+    slots, camera = slots_of(model), cameras(2)[:, 1:]  # at an angle: the first one's box looks alike in both axes
+    rays = cast_rays(camera, all_pixels(1, 8), size=8, frustum=model.frustum)
+    frame = model.frame_of(camera[:, 0], azimuth_of(camera[:, 0]))
+    with torch.no_grad():
+        assert model.object_field.density is not None
+        model.object_field.density.bias.fill_(5.0)  # type: ignore[union-attr,operator]  # or some would be 0 anyway
+        model.background_field.colour[0].bias[0] = 1.0  # type: ignore[union-attr,index]
+    noise = torch.randn(1, 3, 64, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    settings: dict[str, Any] = {"samples": 6, "local": not heights}
+    points = rays.points(model.frustum.depths(6, like=rays.length)) * 4.0  # (B, R, S, 3), in world units
+    if object_frame == "azimuth":  # the box turns with what is in it
+        points = points @ frame[:, None, :3, :3].mT
+    low, high = heights.get("box_bottom", -3.0), heights.get("box_top", 3.0)
+    inside = (points[..., :2].abs() <= 3.0).all(dim=-1) & (points[..., 2] >= low) & (points[..., 2] <= high)
+    assert 0.05 < inside.double().mean() < 0.9
+    for added in (None, noise):
+        together = model.composition(slots, rays, frame, noise=added, **settings)
+        alone = model.composition(slots[:, :1], rays, frame, noise=None if added is None else added[:, :1], **settings)
+        assert alone.slot_density[:, 0][~inside].abs().min() > 0
+        for name in ("density", "colour"):
+            with_objects, without = getattr(together, name), getattr(alone, name)
+            assert torch.equal(with_objects[~inside], without[~inside]), name
+            assert (with_objects[inside] != without[inside]).all(), name
+            of_background, own = getattr(together, f"slot_{name}")[:, 0], getattr(alone, f"slot_{name}")[:, 0]
+            assert torch.equal(of_background[~inside], own[~inside]), name
+            assert (of_background[inside] != own[inside]).all(), name
+
+
+@pytest.mark.parametrize("moves", [False, True])
+@pytest.mark.parametrize("local", [False, True])
+def test_the_order_of_the_objects_changes_nothing_that_is_rendered(*, local: bool, moves: bool) -> None:
+    """But for the rounding of sums over slots; the background's place is another matter (uorf 10.7, 17)."""
+    model = tiny(num_slots=4)
+    slots, (rays, frame) = slots_of(model), looking(model, views=2)
+    with torch.no_grad():
+        assert model.object_field.density is not None
+        model.object_field.density.bias.fill_(1.0)  # type: ignore[union-attr,operator]
+    moved = torch.tensor([[0.3, 0, 0], [0, 0.5, 0], [1, 0, 0.2], [0, -0.7, 0]], dtype=torch.float64) if moves else None
+
+    def seen(order: list[int]) -> list[Tensor]:
+        distances = None if moved is None else moved[order]
+        pixels = model.render_all(slots[:, order], rays, frame, samples=6, local=local, moved=distances)
+        return [pixels.colour, pixels.depth, pixels.slot_masks, pixels.slot_colours]
+
+    order = [0, 3, 1, 2]
+    colour, depth, masks, colours = seen([0, 1, 2, 3])
+    for one, other in zip([colour, depth, masks[:, order], colours[:, order]], seen(order), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-12, atol=1e-14)
+    assert (masks[:, order] - masks).abs().max() > 1e-3
+    assert (seen([1, 0, 2, 3])[0] - colour).abs().max() > 1e-3
+    if moved is None:
+        rendered = model.render(slots[:, order], rays, frame, samples=6, local=local)
+        torch.testing.assert_close(rendered, colour, rtol=1e-12, atol=1e-14)
 
 
 def test_rendering_in_pieces_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

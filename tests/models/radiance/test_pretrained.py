@@ -29,6 +29,25 @@ def test_the_perceptual_loss_moves_images_and_not_the_network() -> None:
     assert loss(photograph, photograph).item() == 0
 
 
+def test_the_perceptual_loss_by_hand() -> None:
+    """Normalised as ImageNet's images, ten convolutions with a pooling before the 3rd, 5th and 8th, mean of squares."""
+    torch.manual_seed(0)
+    loss, functional = PerceptualLoss(None), nn.functional
+    weights = loss.state_dict()
+    images, features = (torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)), []
+    for image in images:
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        found = (image - mean[:, None, None]) / std[:, None, None]
+        for place, index in enumerate((0, 2, 5, 7, 10, 12, 14, 17, 19, 21)):
+            found = functional.max_pool2d(found, 2) if place in (2, 4, 7) else found
+            found = functional.conv2d(
+                found, weights[f"features.{index}.weight"], weights[f"features.{index}.bias"], padding=1
+            ).clamp(min=0)
+        features.append(found)
+    expected = sum((features[0] - features[1]).flatten().square()) / features[0].numel()
+    torch.testing.assert_close(loss(*images), expected, rtol=1e-4, atol=0)  # two orders of float32 sums
+
+
 def test_lpips_has_torchvisions_and_its_own_names() -> None:
     names = set(LPIPS(None).state_dict())
     convolutions = {f"features.{index}.{part}" for index in (0, 3, 6, 8, 10) for part in ("weight", "bias")}

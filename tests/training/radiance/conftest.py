@@ -56,7 +56,7 @@ def validation_views(packed_views: Path) -> PackedDataset:
     return PackedDataset(packed_views, "val")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def radiance_recipe(packed_views: Path) -> Recipe:
     """Eight steps of two scenes, with random rays, a checkpoint every three."""
     return Recipe(

@@ -46,6 +46,11 @@ def adversarial(recipe: Recipe) -> Recipe:
     return replace(changed, train=replace(changed.train, batch_size=1, evaluate_every=8))
 
 
+def sampled(recipe: Recipe) -> Recipe:
+    """Slots that start from samples, with a gradient through every step: uORF without BO-QSA."""
+    return replace(recipe, model=replace(recipe.model, queries="shared_gaussian", gradient="unrolled"))
+
+
 def stepping(recipe: Recipe) -> RadianceStep:
     torch.manual_seed(recipe.seed)
     model = build_model(recipe)
@@ -196,15 +201,17 @@ class _Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("with_discriminator", [False, True], ids=["plain", "adversarial"])
+@pytest.mark.parametrize(
+    "changed", [lambda recipe: recipe, adversarial, sampled], ids=["plain", "adversarial", "sampled"]
+)
 def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(
-    with_discriminator: bool,
+    changed: Change,
     radiance_recipe: Recipe,
     train_views: PackedDataset,
     validation_views: PackedDataset,
     tmp_path: Path,
 ) -> None:
-    recipe = adversarial(radiance_recipe) if with_discriminator else radiance_recipe
+    recipe = changed(radiance_recipe)
     data = {"train_data": train_views, "validation_data": validation_views}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert train(recipe, whole, **data)

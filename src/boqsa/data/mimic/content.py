@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from boqsa.data.resample import centre_crop
-from boqsa.data.scenes import Scenes, SceneSettings, render_scenes
+from boqsa.data.scenes import ORBIT_OF_VIEWS, Scenes, SceneSettings, render_scenes
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class Content:
 
 @lru_cache(maxsize=4)
 def _render(seed: int, index: int, side: int, views: int) -> Scenes:
-    return render_scenes(1, seed=seed, start=index, views=views, settings=SceneSettings(image_size=side, supersample=1))
+    orbit = ORBIT_OF_VIEWS if views > 1 else SceneSettings().orbit
+    settings = SceneSettings(image_size=side, supersample=1, orbit=orbit)
+    return render_scenes(1, seed=seed, start=index, views=views, settings=settings)
 
 
 def _cropped(image: UInt8[np.ndarray, "3 side side"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:

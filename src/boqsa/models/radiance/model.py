@@ -110,8 +110,8 @@ class RadianceModel(
         self.frustum = Frustum(focal=(focal_x, focal_y), near=near, far=far, scene_scale=scene_scale)
         self.image_size, self.num_slots = input_size, num_slots
         low, high = -box if box_bottom is None else box_bottom, box if box_top is None else box_top
-        if low >= high:
-            raise ValueError(f"the box is from z = {low} up to {high}; box_top must be above box_bottom.")
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"the box is from z = {low} up to {high}; box_top must be above box_bottom, both finite.")
         self.box, self.object_frame, self.stay_in_box = box, object_frame, stay_in_box
         # Half the sides of the box, and its middle, in scene units; objects turn about the vertical alone.
         self.box_half = tuple(side / scene_scale for side in (box, box, (high - low) / 2))
