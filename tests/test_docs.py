@@ -107,8 +107,8 @@ STAGES: dict[str, list[str]] = {
 }
 """What a page's reader has done before: commands, and Python for what no command makes; PICTURES are there too."""
 
-FULL = {"bench", "export", "features", "scaling", "sweep"}
-"""Pages with many processes or large networks: too long for `make test`, run by `make test-full`."""
+FULL = {"bench", "export", "features", "results", "scaling", "sweep"}
+"""Pages with many processes or large networks, and one of old results: run by `make test-full` alone."""
 
 PICTURES = ("picture.png", "picture.jpg", "my-picture.png", "photo.jpg", "a.png", "b.png")
 
