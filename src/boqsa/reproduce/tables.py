@@ -190,9 +190,11 @@ def _claims(made: Sequence[Claim]) -> str:
 
 
 def _grid(methods: Sequence[str], blocks: Sequence[dict[str, list[str]]]) -> str:
+    """Without the methods that have nothing in these columns."""
     columns = [(heading, cells) for block in blocks for heading, cells in block.items()]
-    lines = [["method", *(heading for heading, _ in columns)]]
-    return _lines_of(lines + [[method, *(cells[at] for _, cells in columns)] for at, method in enumerate(methods)])
+    lines = [[method, *(cells[at] for _, cells in columns)] for at, method in enumerate(methods)]
+    lines = [line for line in lines if any(cell != NOTHING for cell in line[1:])]
+    return _lines_of([["method", *(heading for heading, _ in columns)], *lines])
 
 
 def _lines_of(lines: list[list[str]]) -> str:
