@@ -138,7 +138,8 @@ class TrainRecipe:
     warmup_steps: int = 5_000
     """Steps of linear warm-up from 0."""
     half_life_steps: int = 50_000
-    """The learning rate halves every so many steps, counted from step 0; 0 means no decay."""
+    """The learning rate halves every so many steps, counted from step 0, in radiance recipes from the end of the
+    warm-up; 0 means no decay."""
     dvae: DVAETrainRecipe = field(default_factory=DVAETrainRecipe, metadata=ADDED_LATER)
     radiance: RadianceTrainRecipe = field(default_factory=RadianceTrainRecipe, metadata=ADDED_LATER)
     patience: int = field(default=0, metadata=ADDED_LATER)
