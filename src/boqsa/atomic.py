@@ -21,7 +21,7 @@ DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a disk, a quota or a limit that is used up. Such an OSError is never turned into an InputError: the
 name was right, and what to do is to free some space."""
 
-_LONGEST_NAME = 255
+LONGEST_NAME = 255
 """Bytes, on the usual file systems."""
 _PREFIX = 24
 """Bytes for `.partial-` and a process number, or `.previous-`."""
@@ -187,7 +187,7 @@ def _partial(path: Path) -> Path:
 def _fitting(name: str) -> str:
     """A name, or where a prefix alone would make it longer than file systems allow, 32 letters that stand for it."""
     encoded = os.fsencode(name)
-    if not _LONGEST_NAME - _PREFIX < len(encoded) <= _LONGEST_NAME:
+    if not LONGEST_NAME - _PREFIX < len(encoded) <= LONGEST_NAME:
         return name
     return hashlib.sha256(encoded).hexdigest()[:32]
 

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from boqsa.atomic import atomic_file, write_text
+from boqsa.atomic import LONGEST_NAME, atomic_file, write_text
 from boqsa.errors import InputError
 from boqsa.inference.picture import SUFFIXES, read_picture
 from boqsa.inference.segment import Segmentation, Segmenter
@@ -36,8 +36,6 @@ from boqsa.reports import save_label_png, save_png
 
 _BATCH_PIXELS = 2**25  # a batch ends here, however few its pictures are, so that a folder of panoramas fits memory
 _READERS, _WRITERS = 2, 2
-_LONGEST_NAME = 255
-"""Bytes, on the usual file systems."""
 _SKIPPED = "# pictures that boqsa segment left out"
 _AHEAD = 4
 """Pictures that are read before the model asks for them."""
@@ -266,7 +264,7 @@ def _read_ahead(readers: ThreadPoolExecutor, pictures: Mapping[Path, Path]) -> I
 
 def _read(path: Path, output: Path) -> _Decoded | Skipped:
     longest = max((result.name for result in (*output_paths(output), grey_path(output))), key=len)
-    if len(os.fsencode(longest)) > _LONGEST_NAME:
+    if len(os.fsencode(longest)) > LONGEST_NAME:
         return Skipped(path, f"{path} has too long a name for {longest[-12:]} behind it; shorten it.")
     try:
         before = _identity(path)

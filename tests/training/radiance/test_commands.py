@@ -118,7 +118,7 @@ def test_training_without_the_perceptual_losses_weights_is_refused(
     )
 
 
-@pytest.mark.parametrize(
+wrong_files = pytest.mark.parametrize(
     ("content", "words"),
     [
         (None, "cannot read {}: No such file"),
@@ -127,6 +127,10 @@ def test_training_without_the_perceptual_losses_weights_is_refused(
     ],
     ids=["absent", "no weights", "other weights"],
 )
+"""Of weights, and what is said of each."""
+
+
+@wrong_files
 def test_training_with_a_wrong_file_of_these_weights_is_refused(
     content: Any, words: str, refused: Refused, tmp_path: Path
 ) -> None:
@@ -180,15 +184,7 @@ def test_lpips_with_its_weights_is_computed(run: Path, tmp_path: Path, capsys: p
     assert f"lpips {lpips_of(run)['last']:.5g}" in printed
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, "cannot read {}: No such file"),
-        (b"no weights", "{} holds more than weights"),
-        ({"a": torch.zeros(1)}, "have no features.0"),
-    ],
-    ids=["absent", "no weights", "other weights"],
-)
+@wrong_files
 def test_scoring_with_a_wrong_file_of_lpips_is_refused(
     content: Any, words: str, refused: Refused, run: Path, tmp_path: Path
 ) -> None:
