@@ -90,6 +90,7 @@ STAGES: dict[str, list[str]] = {
         "boqsa data mimic folder PICTURES",
         "boqsa data prepare folder PICTURES packed64 --size 64",
     ],
+    "reading-the-numbers": ["boqsa train demo --out RUN"],
     "resume": ["boqsa train demo --out RUN"],
     "scaling": ["boqsa data prepare birds SOURCE packed --size 128"],
     "tutorial": [
