@@ -1,4 +1,4 @@
-"""Peak memory of a training step of every transformer and SLATE recipe, and what it would be at batch 128.
+"""Peak memory of a training step of every transformer, SLATE and mixture recipe, and what it would be at batch 128.
 
 Each measurement is a process of its own, on the CPU: the growth of its peak resident memory over two steps of the
 training loop, from before the model is built, while every large block is handed back when it is freed. (The loop
@@ -40,13 +40,15 @@ def line(batches: tuple[int, int], mebibytes: tuple[float, float]) -> tuple[floa
 
 
 def names_of_recipes() -> list[str]:
-    """All of transformer models."""
-    return [name for name in RECIPES if get_recipe(name).model.kind == "transformer"]
+    """All of transformer and mixture models."""
+    return [name for name in RECIPES if get_recipe(name).model.kind in {"transformer", "mixture"}]
 
 
 def variants(name: str) -> list[tuple[str, dict[str, object]]]:
     """What is measured of a recipe, and how the rows are called."""
-    found: list[tuple[str, dict[str, object]]] = [("as it is", {}), ("recompute", {"recompute": True})]
+    found: list[tuple[str, dict[str, object]]] = [("as it is", {})]
+    if get_recipe(name).model.kind == "transformer":
+        found.append(("recompute", {"recompute": True}))
     if name.removesuffix("_small") == FOLDED_IS_COMPARED_ON:
         found.append(("projected", {"keys_and_values": "projected"}))
         found.append(("projected, recompute", {"keys_and_values": "projected", "recompute": True}))
@@ -56,7 +58,7 @@ def variants(name: str) -> list[tuple[str, dict[str, object]]]:
 def arguments() -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(description="Peak memory of a training step, by recipe.")
-    parser.add_argument("--recipes", nargs="+", metavar="NAME", help="default: all transformer and SLATE recipes")
+    parser.add_argument("--recipes", nargs="+", metavar="NAME", help="default: all of transformer and mixture models")
     parser.add_argument("--batches", nargs=2, type=int, default=(4, 8), metavar=("SMALLER", "LARGER"))
     return parser.parse_args()
 

@@ -124,7 +124,13 @@ STANDS_FOR = {
 }
 """What a reader puts in place of a word; other words in capitals are names of files."""
 
-INSTEAD = {"--train.steps": "6", "--train.warmup-steps": "1", "--device": "cpu", "--batch": "2"}
+INSTEAD = {
+    "--train.steps": "6",
+    "--train.warmup-steps": "1",
+    "--device": "cpu",
+    "--train.device": "cpu",
+    "--batch": "2",
+}
 """Options that have another value here than on the page."""
 
 ALSO = {
