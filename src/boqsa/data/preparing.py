@@ -19,8 +19,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +28,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +41,7 @@ from boqsa.data.packing import PackedWriter
 from boqsa.data.readers import READERS, Source
 from boqsa.data.readers.source import Item, Progress, Sample, is_stand_in, some_of
 from boqsa.errors import InputError
+from boqsa.parent import end_with_the_parent
 
 LARGEST_SIDE = 4096
 _SECONDS_BETWEEN_JOURNALS = 5.0
@@ -299,7 +297,7 @@ def _loaded(source: Source, items: Iterable[Item], workers: int) -> Iterator[tup
     samples = max(1, min(_CHUNK_SAMPLES, _CHUNK_BYTES // (height * width * 4)))
     waiting: deque[tuple[list[Item], Future[list[Sample | str]]]] = deque()
     executor = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_the_parent
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_the_parent
     )
     try:
         for chunk in _chunks(items, samples):
@@ -347,19 +345,6 @@ def _load(load: Callable[[Item], Sample], item: Item) -> Sample | str:
         return str(error).rstrip(".")
     except OSError as error:
         return f"cannot read {error.filename or item.name}: {error.strerror}"
-
-
-def _end_with_the_parent() -> None:
-    """Of a reading process: Ctrl-C is the parent's to handle, and whatever ends the parent ends this one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-
-        def watch() -> None:
-            wait([parent.sentinel])
-            os._exit(1)
-
-        threading.Thread(target=watch, daemon=True).start()
 
 
 def _worker_count(asked: int | None, opened: Source) -> int:

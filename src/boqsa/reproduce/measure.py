@@ -26,6 +26,7 @@ from boqsa.errors import BoqsaError
 from boqsa.inference.load import load
 from boqsa.inference.run import CHECKPOINTS, MODEL, read_manifest, read_recipe
 from boqsa.models.radiance.pretrained import digest, lpips_from
+from boqsa.parent import end_with_the_parent
 from boqsa.plain import read_json, without_nan
 from boqsa.recipes import EvaluateRecipe
 from boqsa.recipes.recipe import METRIC_OF_TASK
@@ -275,7 +276,8 @@ def take_looks(runs_folder: Path, looks: Sequence[Look], *, workers: int) -> Ite
             yield from ((look, one) for look in group)
         return
     threads = max(1, cores() // workers)
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_the_parent) as pool:
         futures = [pool.submit(_tried, *job, threads) for job in jobs]
         try:
             for group, future in zip(groups, futures, strict=True):
