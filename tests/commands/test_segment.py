@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from boqsa.atomic import write_text
+from boqsa.atomic import is_held, one_process, write_text
 from boqsa.commands import main
+from boqsa.inference import exchange
 from boqsa.inference.load import build_model, model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE, write_checkpoint
 from boqsa.recipes import DataRecipe, MixtureRecipe, Recipe, TransformerRecipe
@@ -136,6 +137,48 @@ def test_a_broken_picture_is_skipped_with_exit_1(run, pictures, tmp_path, capsys
     listed.write_text("mine")
     assert main(["segment", run, str(pictures), "--out", str(tmp_path / "out")]) == 0
     assert listed.read_text() == "mine"
+
+
+def test_a_second_call_on_the_same_folder_is_refused_and_changes_nothing(run, pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["segment", run, str(pictures), "--out", str(out), "--also", "coco"]
+    assert main(arguments) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    with one_process(out / ".lock", wait=False):
+        assert main([*arguments, "--again", "--iterations", "1"]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert f"another call is writing to {out}; let it end" in said.err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert main(arguments) == 0  # the lock of a call that is gone, as one that was killed leaves it
+
+
+def test_the_folder_is_held_until_the_last_file_is_written(run, pictures, tmp_path, monkeypatch):
+    out, held = tmp_path / "out", []
+    real = exchange.write_grey
+
+    def watched(entries):
+        held.append(is_held(out / ".lock"))
+        real(entries)
+
+    monkeypatch.setattr(exchange, "write_grey", watched)
+    assert main(["segment", run, str(pictures), "--out", str(out), "--also", "grey"]) == 0
+    assert held == [True]
+    assert not is_held(out / ".lock")
+
+
+def test_what_is_refused_leaves_no_lock_and_no_folder(run, pictures, tmp_path, capsys):
+    (pictures / "c.png").write_bytes(b"")
+    assert main(["segment", run, str(pictures), "--out", str(pictures)]) == 2
+    assert main(["segment", run, str(pictures / "c.png"), "--out", str(tmp_path / "deep" / "er")]) == 2
+    assert not list(tmp_path.rglob(".lock"))
+    assert not (tmp_path / "deep").exists()
+    capsys.readouterr()
+    assert main(["segment", run, str(pictures), "--out", str(pictures / "a.png")]) == 2
+    assert "a.png is a file; choose a folder" in capsys.readouterr().err
+    assert main(["segment", run, str(pictures), "--out", str(pictures / "a.png" / "below")]) == 2
+    assert "cannot make" in capsys.readouterr().err
 
 
 def test_a_device_that_is_not_there_is_one_line(run, pictures, tmp_path, capsys):
