@@ -30,6 +30,10 @@ _STYLE = """
 .image-container .mask {opacity: 0.5}
 .image-container .mask.active {opacity: 0.8}
 """
+_ENTER = """() => document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && event.target.matches("input[type=number]")) event.target.blur();
+})"""
+"""A number that is typed beside a slider counts when its field is left, and gradio has no event for the key."""
 
 
 def bundled_model() -> Path:
@@ -108,6 +112,7 @@ def _settings(host: str, port: int | None, *, share: bool, open_browser: bool) -
         "footer_links": [],
         "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         "css": _STYLE,
+        "js": _ENTER,
     }
 
 
