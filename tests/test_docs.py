@@ -42,6 +42,7 @@ REASONS = {
     "needs pretrained weights",
     "needs several GPUs",
     "needs a cluster",
+    "needs another program",
     "a synopsis",
 }
 """Why a block need not be run."""

@@ -79,9 +79,9 @@ def test_a_picture_is_uploaded_and_sliders_and_box_change_what_is_shown(page, tm
     page.locator("input[type=file]").first.set_input_files(tmp_path / "mine.png")
     sync_api.expect(pieces).to_have_count(2)
     rounds = page.get_by_label("number input for Iterations")
-    for count, expected in (("1", 5), ("5", 2)):
+    for count, key, expected in (("1", "Tab", 5), ("5", "Enter", 2)):
         rounds.fill(count)
-        rounds.press("Tab")
+        rounds.press(key)
         sync_api.expect(pieces).to_have_count(expected)
     page.locator("button.gallery-item:visible").nth(4).click()  # three objects
     sync_api.expect(pieces).to_have_count(5)

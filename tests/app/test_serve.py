@@ -162,6 +162,13 @@ def test_a_run_that_is_none_is_said(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_device_that_is_not_there_is_said(capsys):
+    assert main(["app", "--no-open", "--device", "abacus"]) == 2
+    said = capsys.readouterr().err
+    assert "device 'abacus' cannot be used" in said
+    assert said.count("\n") == 1
+
+
 def test_slots_are_called_by_their_names(tmp_path):
     run = shutil.copytree(bundled_model(), tmp_path / "named")
     (run / "names.json").write_text(json.dumps({"2": "room"}))

@@ -3,16 +3,19 @@
 import contextlib
 import io
 import json
+import shutil
 import zipfile
 
 import numpy as np
 import pytest
+import supervision
 import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from boqsa.atomic import write_text
+from boqsa.atomic import is_held, one_process, write_text
 from boqsa.commands import main
+from boqsa.inference import exchange
 from boqsa.inference.load import build_model, model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE, write_checkpoint
 from boqsa.recipes import DataRecipe, MixtureRecipe, Recipe, TransformerRecipe
@@ -138,6 +141,48 @@ def test_a_broken_picture_is_skipped_with_exit_1(run, pictures, tmp_path, capsys
     assert listed.read_text() == "mine"
 
 
+def test_a_second_call_on_the_same_folder_is_refused_and_changes_nothing(run, pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["segment", run, str(pictures), "--out", str(out), "--also", "coco"]
+    assert main(arguments) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    with one_process(out / ".lock", wait=False):
+        assert main([*arguments, "--again", "--iterations", "1"]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert f"another call is writing to {out}; let it end" in said.err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert main(arguments) == 0  # the lock of a call that is gone, as one that was killed leaves it
+
+
+def test_the_folder_is_held_until_the_last_file_is_written(run, pictures, tmp_path, monkeypatch):
+    out, held = tmp_path / "out", []
+    real = exchange.write_grey
+
+    def watched(entries):
+        held.append(is_held(out / ".lock"))
+        real(entries)
+
+    monkeypatch.setattr(exchange, "write_grey", watched)
+    assert main(["segment", run, str(pictures), "--out", str(out), "--also", "grey"]) == 0
+    assert held == [True]
+    assert not is_held(out / ".lock")
+
+
+def test_what_is_refused_leaves_no_lock_and_no_folder(run, pictures, tmp_path, capsys):
+    (pictures / "c.png").write_bytes(b"")
+    assert main(["segment", run, str(pictures), "--out", str(pictures)]) == 2
+    assert main(["segment", run, str(pictures / "c.png"), "--out", str(tmp_path / "deep" / "er")]) == 2
+    assert not list(tmp_path.rglob(".lock"))
+    assert not (tmp_path / "deep").exists()
+    capsys.readouterr()
+    assert main(["segment", run, str(pictures), "--out", str(pictures / "a.png")]) == 2
+    assert "a.png is a file; choose a folder" in capsys.readouterr().err
+    assert main(["segment", run, str(pictures), "--out", str(pictures / "a.png" / "below")]) == 2
+    assert "cannot make" in capsys.readouterr().err
+
+
 def test_a_device_that_is_not_there_is_one_line(run, pictures, tmp_path, capsys):
     assert main(["segment", run, str(pictures), "--out", str(tmp_path / "out"), "--device", "abacus"]) == 2
     assert "device 'abacus' cannot be used" in capsys.readouterr().err
@@ -189,6 +234,9 @@ def test_other_tools_open_the_results(run, pictures, tmp_path, capsys):
         assert [one["category_id"] - 1 for one in annotations] == np.unique(found).tolist()
         for one in annotations:
             np.testing.assert_array_equal(coco.annToMask(one), found == one["category_id"] - 1)
+    read = supervision.DetectionDataset.from_coco(str(pictures), str(out / "instances.json"), force_masks=True)
+    for (_, _, detections), found in zip(read, labels.values(), strict=True):
+        np.testing.assert_array_equal(detections.mask, detections.class_id[:, None, None] == found)
     with zipfile.ZipFile(out / "cvat.zip") as archive:
         colours = {}
         for line in archive.read("labelmap.txt").decode().splitlines()[1:]:
@@ -232,6 +280,35 @@ def test_what_other_tools_cannot_tell_apart_and_what_is_not_ours_is_refused(run,
     arguments = ["segment", run, str(pictures / "a.png"), str(pictures / "a_grey.png"), "--out", str(pictures)]
     assert main([*arguments, "--also", "grey"]) == 2
     assert "would overwrite the picture" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["#1", " a", "a ", "#sub/a", "a\nb", "a\rb", "a\u3000", "a\\b"])
+def test_names_that_cvat_s_list_cannot_hold_are_refused(run, pictures, tmp_path, capsys, name):
+    """Read as CVAT reads `default.txt`, they would be other names, several, or none."""
+    picture = pictures / f"{name}.png"
+    picture.parent.mkdir(exist_ok=True)
+    shutil.copy(pictures / "a.png", picture)
+    out = tmp_path / "out"
+    assert main(["segment", run, str(pictures), "--out", str(out), "--also", "cvat"]) == 2
+    said = capsys.readouterr().err
+    assert f"CVAT would not find {name!r}" in said
+    assert said.count("\n") == 1
+    assert not (out / "cvat.zip").exists()
+
+
+def test_odd_names_reach_cvat_as_they_are(run, pictures, tmp_path):
+    names = ["a b/with spaces (1)", "große Blüte", "dots.in.name", "100%_#hash&", "comma, semi;colon", "日本"]
+    for name in names:
+        (pictures / name).parent.mkdir(exist_ok=True)
+        shutil.copy(pictures / "a.png", pictures / f"{name}.png")
+    out = tmp_path / "out"
+    assert main(["segment", run, str(pictures), "--out", str(out), "--also", "cvat"]) == 0
+    with zipfile.ZipFile(out / "cvat.zip") as archive:
+        lines = io.TextIOWrapper(archive.open("ImageSets/Segmentation/default.txt"), "utf-8")
+        listed = [line.strip() for line in lines if not line.startswith("#")]
+        maps = [member for member in archive.namelist() if member.startswith("SegmentationClass/")]
+    assert sorted(listed) == sorted([*names, "a", "sub/b"])
+    assert maps == [f"SegmentationClass/{name}.png" for name in listed]
 
 
 def test_what_lies_outside_the_crop_has_a_name_for_cvat(run, pictures, tmp_path):

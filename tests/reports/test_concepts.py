@@ -2,43 +2,15 @@
 
 import json
 import re
-from html.parser import HTMLParser
+from collections.abc import Callable
 from typing import Any
 
 from PIL import Image
 
 from boqsa.reports.concepts import RegionPictures, concepts_html, percent
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
 NAN = float("nan")
-
-
-class Page(HTMLParser):
-    """Collects elements and text, and fails on a tag that is closed in the wrong place."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] not in ("style", "script"):
-            self.text += data
-
-    def attributes(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
+ReadPage = Callable[[str], Any]
 
 
 def slot(number: int, **changed: Any) -> dict[str, Any]:
@@ -100,8 +72,8 @@ def page_text(names: dict[int, str] | None = None, *, slots: list[dict[str, Any]
     return concepts_html(found, names=names or {}, mean_masks=[tile, tile], regions=pictures)
 
 
-def test_it_shows_what_it_was_given() -> None:
-    page = Page(page_text({1: "petal"}))
+def test_it_shows_what_it_was_given(read_page: ReadPage) -> None:
+    page = read_page(page_text({1: "petal"}))
     for shown in ("80% (40 of 50)", "12%", "0.88", "75% of its regions, IoU 0.61", "sphere", "80%, all 40%", "0.93"):
         assert shown in page.text, shown
     assert "kind 0.25" in page.text
@@ -111,9 +83,9 @@ def test_it_shows_what_it_was_given() -> None:
     assert [(field["data-slot"], field["value"]) for field in fields] == [("0", ""), ("1", "petal")]
     assert fields[0]["placeholder"] == "sphere?"
     assert "bottom left" in page.text
-    nothing_stands_out = Page(page_text(slots=[slot(0, notable=[]), slot(1)]))
+    nothing_stands_out = read_page(page_text(slots=[slot(0, notable=[]), slot(1)]))
     assert nothing_stands_out.attributes("input")[0]["placeholder"] == "bottom left?"
-    in_the_middle = Page(page_text(slots=[slot(0, notable=[], place="centre"), slot(1)]))
+    in_the_middle = read_page(page_text(slots=[slot(0, notable=[], place="centre"), slot(1)]))
     assert in_the_middle.attributes("input")[0]["placeholder"] == "a name"
 
 
@@ -126,9 +98,9 @@ def test_shares_stand_beside_those_of_the_whole_set_with_counts() -> None:
     assert "left:30.0%" in row
 
 
-def test_it_is_one_file_without_a_network() -> None:
+def test_it_is_one_file_without_a_network(read_page: ReadPage) -> None:
     text = page_text()
-    page = Page(text)
+    page = read_page(text)
     for tag, attributes in page.elements:
         for name in ("src", "href", "action", "srcset"):
             target = attributes.get(name) or ""
@@ -139,17 +111,17 @@ def test_it_is_one_file_without_a_network() -> None:
     assert len(page.attributes("script")) == 1
 
 
-def test_links_lead_somewhere() -> None:
-    page = Page(page_text())
+def test_links_lead_somewhere(read_page: ReadPage) -> None:
+    page = read_page(page_text())
     ids = {attributes.get("id") for _, attributes in page.elements}
     targets = {attributes["href"][1:] for attributes in page.attributes("a") if attributes["href"]}
     assert targets == {"slot0", "slot1"}
     assert targets <= ids
 
 
-def test_names_are_text_whatever_they_hold() -> None:
+def test_names_are_text_whatever_they_hold(read_page: ReadPage) -> None:
     name = '"><script>alert(1)</script>&amp;'
-    page = Page(page_text({0: name}, run="it's <i>here</i>"))
+    page = read_page(page_text({0: name}, run="it's <i>here</i>"))
     assert len(page.attributes("script")) == 1
     assert page.attributes("input")[0]["value"] == name
     assert page.attributes("aside")[0]["data-run"] == "'it'\"'\"'s <i>here</i>'"
@@ -158,23 +130,23 @@ def test_names_are_text_whatever_they_hold() -> None:
     assert "image 5, <b>five</b>.jpg" in titles
 
 
-def test_a_slot_without_regions_and_missing_numbers_are_no_trouble() -> None:
+def test_a_slot_without_regions_and_missing_numbers_are_no_trouble(read_page: ReadPage) -> None:
     """Also as they come back from JSON, which has no NaN."""
     never = slot(1, attributes={}, **NEVER)
     bare = slot(0, attributes={}, notable=[])
     for slots in ([bare, never], json.loads(json.dumps([bare, never]).replace("NaN", "null"))):
-        page = Page(page_text(slots=slots, objects=0, information={}, attributes={}))
+        page = read_page(page_text(slots=slots, objects=0, information={}, attributes={}))
         assert "It owns no region in any of the 50 images." in page.text
         assert "nan" not in page.text.lower()
         assert len(page.attributes("input")) == 2, "it can be named all the same"
 
 
-def test_the_background_s_slot_and_a_warning_are_told() -> None:
-    page = Page(page_text(slots=[slot(0, is_background=True, border=0.5), slot(1)], warning="Drawn by `chance`."))
+def test_the_background_s_slot_and_a_warning_are_told(read_page: ReadPage) -> None:
+    page = read_page(page_text(slots=[slot(0, is_background=True, border=0.5), slot(1)], warning="Drawn by `chance`."))
     assert "50%, so background" in page.text
     assert page.attributes("input")[0]["placeholder"] == "background?"
     assert "Drawn by chance." in page.text
-    assert "Drawn by" not in Page(page_text()).text
+    assert "Drawn by" not in read_page(page_text()).text
 
 
 def test_percent_is_never_a_false_nothing() -> None:

@@ -1,7 +1,7 @@
 import base64
 import io
 import math
-from html.parser import HTMLParser
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +11,8 @@ from PIL import Image
 from boqsa.errors import InputError
 from boqsa.reports import report_html, write_report
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
-
-
-class Page(HTMLParser):
-    """Collects elements and text, and fails on a tag that is closed in the wrong place."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.text += data
-
-    def attributes(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
+ReadPage = Callable[[str], Any]
+MakePage = Callable[..., Any]
 
 
 def scores(**changed: float) -> dict[str, Any]:
@@ -94,18 +67,24 @@ LOG: list[dict[str, Any]] = [
 ]
 
 
-def page(**changed: Any) -> Page:
-    arguments = {
-        "recipe_json": '{"name": "demo"}',
-        "metrics": METRICS,
-        "log": LOG,
-        "pictures": {"segmentation": Image.new("RGB", (20, 10), "red")},
-        "next_steps": ["Run `boqsa segment`."],
-    }
-    return Page(report_html(**{**arguments, **changed}))
+@pytest.fixture
+def page(read_page: ReadPage) -> MakePage:
+    """`page(log=[])` is the report of the run above with what is changed."""
+
+    def make(**changed: Any) -> Any:
+        arguments = {
+            "recipe_json": '{"name": "demo"}',
+            "metrics": METRICS,
+            "log": LOG,
+            "pictures": {"segmentation": Image.new("RGB", (20, 10), "red")},
+            "next_steps": ["Run `boqsa segment`."],
+        }
+        return read_page(report_html(**{**arguments, **changed}))
+
+    return make
 
 
-def test_shows_the_numbers_it_was_given() -> None:
+def test_shows_the_numbers_it_was_given(page: MakePage) -> None:
     text = page().text
     for number in (
         "0.873",
@@ -134,12 +113,12 @@ def test_shows_the_numbers_it_was_given() -> None:
     assert "ARI-FG: 3" in text
 
 
-def test_names_both_kinds_of_masks_and_the_baseline() -> None:
+def test_names_both_kinds_of_masks_and_the_baseline(page: MakePage) -> None:
     heads = {attributes.get("data-label") for attributes in page().attributes("td")}
     assert {"Masks of the decoder", "Masks of attention", "k-means"} <= heads
 
 
-def test_says_how_it_is_with_the_last_warning_only() -> None:
+def test_says_how_it_is_with_the_last_warning_only(page: MakePage) -> None:
     text = page().text
     assert "Healthy" in text
     assert "Try model.num-slots 4." in text
@@ -148,12 +127,12 @@ def test_says_how_it_is_with_the_last_warning_only() -> None:
 
 
 @pytest.mark.parametrize("verdict", ["flat", "collapsed", "broken", "learning", "something new"])
-def test_every_verdict_is_put_in_words(verdict: str) -> None:
+def test_every_verdict_is_put_in_words(page: MakePage, verdict: str) -> None:
     text = page(log=[{"event": "diagnostics", "step": 1, "verdict": verdict}]).text
     assert verdict in text.lower()
 
 
-def test_the_gradient_of_the_queries_is_that_of_the_last_row_of_training() -> None:
+def test_the_gradient_of_the_queries_is_that_of_the_last_row_of_training(page: MakePage) -> None:
     rows = [{"event": "step", "step": step, "loss": 1.0, "query_gradient_norm": 0.1 + step / 1000} for step in (1, 45)]
     text = page(log=[*rows, {"event": "diagnostics", "step": 45, "update_spectral_norm": 7.125}]).text
     assert "Gradient of the queries" in text
@@ -162,18 +141,18 @@ def test_the_gradient_of_the_queries_is_that_of_the_last_row_of_training() -> No
     assert "Gradient of the queries" not in page(log=[{"event": "step", "step": 1, "loss": 1.0}]).text
 
 
-def test_held_out_diagnostics_come_before_logged_ones() -> None:
+def test_held_out_diagnostics_come_before_logged_ones(page: MakePage) -> None:
     held_out = {**METRICS, "scores": {"last": {"diagnostics": {"position_information": 0.222}}}}
     text = page(metrics=held_out).text
     assert "0.222" in text
     assert "0.083" not in text
 
 
-def test_is_one_file_that_loads_nothing() -> None:
+def test_is_one_file_that_loads_nothing(read_page: ReadPage) -> None:
     html = report_html(recipe_json="{}", metrics=METRICS, log=LOG, pictures={"x": Image.new("RGB", (4, 4))})
     assert "url(" not in html
     assert "@import" not in html
-    parsed = Page(html)
+    parsed = read_page(html)
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in parsed.elements}
     images = parsed.attributes("img")
     assert len(images) == 4  # the picture, loss, scores, slot use
@@ -182,21 +161,21 @@ def test_is_one_file_that_loads_nothing() -> None:
         assert (attributes["src"] or "").startswith("data:image/png;base64,")
 
 
-def test_the_picture_arrives_whole() -> None:
+def test_the_picture_arrives_whole(page: MakePage) -> None:
     source = page().attributes("img")[0]["src"] or ""
     with Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))) as picture:
         assert picture.size == (20, 10)
         assert picture.getpixel((3, 3)) == (255, 0, 0)
 
 
-def test_is_accessible() -> None:
+def test_is_accessible(page: MakePage) -> None:
     parsed = page()
     assert parsed.attributes("html") == [{"lang": "en"}]
     assert len(parsed.attributes("h1")) == len(parsed.attributes("title")) == len(parsed.attributes("main")) == 1
     assert all(attributes.get("scope") in {"row", "col"} for attributes in parsed.attributes("th"))
 
 
-def test_everything_from_outside_is_escaped() -> None:
+def test_everything_from_outside_is_escaped(page: MakePage) -> None:
     evil = '<script>alert("x")</script>'
     parsed = page(
         recipe_json=evil,
@@ -218,18 +197,18 @@ def test_everything_from_outside_is_escaped() -> None:
 
 
 @pytest.mark.parametrize("name", [*METRICS, None])
-def test_any_block_may_be_missing(name: str | None) -> None:
+def test_any_block_may_be_missing(page: MakePage, name: str | None) -> None:
     page(metrics={key: value for key, value in METRICS.items() if key != name}, log=[])
     page(metrics={**METRICS, name: None} if name else {}, log=[])
 
 
-def test_an_empty_run_says_not_measured() -> None:
-    parsed = Page(report_html(recipe_json="{}", metrics={}))
+def test_an_empty_run_says_not_measured(read_page: ReadPage) -> None:
+    parsed = read_page(report_html(recipe_json="{}", metrics={}))
     assert parsed.text.lower().count("not measured") >= 4
     assert not parsed.attributes("img")
 
 
-def test_nan_and_none_say_not_measured() -> None:
+def test_nan_and_none_say_not_measured(page: MakePage) -> None:
     parsed = page(
         metrics={"ari_fg": math.nan, "scores": {"last": {"decoder_masks": {"ari_fg": math.nan, "ari": None}}}}
     )
@@ -238,7 +217,7 @@ def test_nan_and_none_say_not_measured() -> None:
     assert parsed.text.count("not measured") >= 4
 
 
-def test_foreground_runs_show_overlap() -> None:
+def test_foreground_runs_show_overlap(page: MakePage) -> None:
     masks = {"iou": 0.5432, "dice": 0.6789, "left_out": {"overlap": 2}}
     parsed = page(metrics={"recipe": "birds", "scores": {"last": {"decoder_masks": masks}}}, log=[])
     assert "0.543" in parsed.text
@@ -247,7 +226,7 @@ def test_foreground_runs_show_overlap() -> None:
     assert "ARI-FG" not in parsed.text
 
 
-def test_a_transformer_shows_its_choices_of_slot_baselines_and_reconstructions() -> None:
+def test_a_transformer_shows_its_choices_of_slot_baselines_and_reconstructions(page: MakePage) -> None:
     last = {
         "attention_masks": {"iou": 0.61, "dice": 0.72, "border_iou": 0.59, "fixed_iou": 0.58, "left_out": {}},
         "reconstruction": {"mse": 0.0111},
@@ -277,7 +256,7 @@ def test_a_transformer_shows_its_choices_of_slot_baselines_and_reconstructions()
     assert "painting" not in parsed.text.split("All scores")[0]
 
 
-def test_instances_show_their_own_scores() -> None:
+def test_instances_show_their_own_scores(page: MakePage) -> None:
     masks = {
         "ap": 0.345,
         "pq": 0.234,
@@ -291,7 +270,7 @@ def test_instances_show_their_own_scores() -> None:
         assert words in parsed.text
 
 
-def test_signs_that_a_model_does_not_have_are_left_out() -> None:
+def test_signs_that_a_model_does_not_have_are_left_out(page: MakePage) -> None:
     signs = {"half_split": None, "slot_information": None, "background_slots": None, "dead_slots": 0}
     text = page(metrics={"scores": {"last": {"diagnostics": signs}}}, log=[]).text
     assert "Slots on the background" in text

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from boqsa.data.scenes import SceneSettings, render_scenes
 from boqsa.errors import BoqsaError, MachineError
@@ -29,6 +30,10 @@ _STYLE = """
 .image-container .mask {opacity: 0.5}
 .image-container .mask.active {opacity: 0.8}
 """
+_ENTER = """() => document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && event.target.matches("input[type=number]")) event.target.blur();
+})"""
+"""A number that is typed beside a slider counts when its field is left, and gradio has no event for the key."""
 
 
 def bundled_model() -> Path:
@@ -42,6 +47,7 @@ def serving(
     *,
     checkpoint: str = "last",
     encoder: str | Path | None = None,
+    device: str | torch.device = "cpu",
     host: str = "127.0.0.1",
     port: int | None = None,
     share: bool = False,
@@ -53,6 +59,7 @@ def serving(
         run: Run folder, folder of save_pretrained, or name on the hub; None takes the bundled model.
         checkpoint: Of a run folder.
         encoder: Of a features model: its folder, where it is not where the run says.
+        device: Where the model computes.
         host: Address to listen on; the default can be reached from this machine alone.
         port: To listen on; None takes the first free one from 7860.
         share: Ask gradio for a public link through its servers.
@@ -62,7 +69,8 @@ def serving(
         The address of the page, the public one if there is one.
 
     Raises:
-        RunError, InputError: as `boqsa.load`, and if there are names of slots and they are damaged.
+        RunError, InputError: as `boqsa.load`, if there are names of slots and they are damaged, and if the machine has
+            no such device.
         MachineError: if gradio is not installed, or the port is taken.
     """
     with tempfile.TemporaryDirectory(prefix="boqsa-app-", ignore_cleanup_errors=True) as folder:
@@ -74,7 +82,7 @@ def serving(
         except ModuleNotFoundError as error:
             raise MachineError(f"{error.name} is not installed; type `pip install 'boqsa[app]'`.") from None
         source = bundled_model() if run is None else locate(run)
-        segmenter = Segmenter.from_pretrained(source, checkpoint=checkpoint, encoder=encoder)
+        segmenter = Segmenter.from_pretrained(source, checkpoint=checkpoint, encoder=encoder, device=device)
         title = "The small model that comes with boqsa, trained on rendered scenes" if run is None else f"Model: {run}"
         page = build_page(Shown(segmenter.model, title, _examples(source, Path(folder)), segmenter.names, Path(folder)))
         page.queue(max_size=64)
@@ -104,6 +112,7 @@ def _settings(host: str, port: int | None, *, share: bool, open_browser: bool) -
         "footer_links": [],
         "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         "css": _STYLE,
+        "js": _ENTER,
     }
 
 

@@ -22,6 +22,8 @@ class App:
     """last, best_loss or best_<metric>; the last one was chosen by labels."""
     encoder: str | None = None
     """Of a features model: folder of its encoder, where it is not where the run says."""
+    device: str = "cpu"
+    """Where to compute: cpu, or cuda where there is a GPU."""
     host: str = "127.0.0.1"
     """Address to listen on. 0.0.0.0 lets everyone on the network in."""
     port: int | None = None
@@ -44,6 +46,7 @@ def main(arguments: list[str]) -> int:
         chosen.run,
         checkpoint=chosen.checkpoint,
         encoder=chosen.encoder,
+        device=chosen.device,
         host=chosen.host,
         port=chosen.port,
         share=chosen.share,

@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     from boqsa.commands.console import progress_bar
     from boqsa.inference import Segmenter, segment_files
     from boqsa.inference.exchange import slot_name, write_coco, write_cvat, write_grey
-    from boqsa.inference.files import common_folder, write_skipped
+    from boqsa.inference.files import alone_in, common_folder, find_pictures, write_skipped
 
     segmenter = Segmenter.from_pretrained(
         chosen.run,
@@ -74,23 +74,25 @@ def main(arguments: list[str]) -> int:
         encoder=chosen.encoder,
         device=chosen.device,
     )
-    with progress_bar("segmenting") as progress:
-        done, skipped = segment_files(
-            segmenter,
-            chosen.images,
-            chosen.out,
-            batch_size=chosen.batch_size,
-            again=chosen.again,
-            progress=progress,
-        )
-    write_skipped(chosen.out, skipped)
+    find_pictures(chosen.images, chosen.out)  # so that what is refused leaves no lock among the pictures
     slots, folder = segmenter.model.num_slots, common_folder(chosen.images)
-    if "coco" in chosen.also:
-        write_coco(chosen.out / "instances.json", done, folder, slots, segmenter.names)
-    if "cvat" in chosen.also:
-        write_cvat(chosen.out / "cvat.zip", done, folder, slots, segmenter.names, with_outside=chosen.crop)
-    if "grey" in chosen.also:
-        write_grey(done)
+    with alone_in(chosen.out):
+        with progress_bar("segmenting") as progress:
+            done, skipped = segment_files(
+                segmenter,
+                chosen.images,
+                chosen.out,
+                batch_size=chosen.batch_size,
+                again=chosen.again,
+                progress=progress,
+            )
+        write_skipped(chosen.out, skipped)
+        if "coco" in chosen.also:
+            write_coco(chosen.out / "instances.json", done, folder, slots, segmenter.names)
+        if "cvat" in chosen.also:
+            write_cvat(chosen.out / "cvat.zip", done, folder, slots, segmenter.names, with_outside=chosen.crop)
+        if "grey" in chosen.also:
+            write_grey(done)
     if chosen.json:
         images = [
             {

@@ -6,6 +6,7 @@ slot that owns no pixel is left out.
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -138,7 +139,7 @@ def write_cvat(
         raise InputError(
             f"CVAT knows pictures by their names without suffix, and {twice[0]} is there twice; rename one of the two."
         )
-    _require_text(places)
+    _require_lines(places)
     with atomic_file(path) as partial, ZipFile(partial, "w") as archive:
         archive.writestr("labelmap.txt", label_map_text(num_slots, names, with_outside=with_outside))
         archive.writestr("ImageSets/Segmentation/default.txt", "".join(f"{place}\n" for place in places))
@@ -164,12 +165,19 @@ def _require_own(path: Path, start: bytes) -> None:
             raise InputError(f"{path} is there and was not made by boqsa; move it, or choose another --out.")
 
 
-def _require_text(names: Sequence[str]) -> None:
+def _require_lines(names: Sequence[str]) -> None:
+    """Go on if each name can be a line of CVAT's list: there, spaces at the ends do not count, # begins a comment, and
+    a backslash is a slash. Datumaro, which reads the list, says nothing of a name that it finds no map for."""
     for name in names:
         try:
             name.encode()
         except UnicodeEncodeError:
             raise InputError(f"{name!a} is no UTF-8, which the archive needs; rename that picture.") from None
+        if name != name.strip() or name.startswith("#") or re.search(r"[\r\n\\]", name):
+            raise InputError(
+                f"CVAT would not find {name!r}: it begins with #, has a space at an end, a backslash or a line break; "
+                "rename that picture."
+            )
 
 
 def slot_name(slot: int, names: Mapping[int, str] = UNNAMED) -> str:

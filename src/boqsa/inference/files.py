@@ -9,6 +9,7 @@ Notable choices:
   batches are in memory.
 - `a.npz` is written last and says what it was made from. A call that was cut off goes on where it stopped, and one with
   another model, other settings or a changed picture makes those results anew.
+- Two calls at once would mix their results, so the command holds the folder: `alone_in`.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +29,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from boqsa.atomic import LONGEST_NAME, atomic_file, write_text
+from boqsa.atomic import DISK_IS_FULL, LONGEST_NAME, atomic_file, one_process, write_text
 from boqsa.errors import InputError
 from boqsa.inference.picture import SUFFIXES, read_picture
 from boqsa.inference.segment import Segmentation, Segmenter
@@ -37,6 +39,7 @@ from boqsa.reports import save_label_png, save_png
 _BATCH_PIXELS = 2**25  # a batch ends here, however few its pictures are, so that a folder of panoramas fits memory
 _READERS, _WRITERS = 2, 2
 _SKIPPED = "# pictures that boqsa segment left out"
+_LOCK = ".lock"
 _AHEAD = 4
 """Pictures that are read before the model asks for them."""
 
@@ -80,6 +83,8 @@ def segment_files(
 ) -> tuple[list[Segmented], list[Skipped]]:
     """Segment pictures and write the results; what an earlier call of the same settings finished is left as it is.
 
+    It does not look whether another process writes to `out` too: `alone_in` does.
+
     Args:
         segmenter: The model.
         inputs: Picture files, and folders that are searched with their sub-folders.
@@ -99,8 +104,6 @@ def segment_files(
     out = Path(out)
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; choose a folder for the results.")
     pictures = find_pictures(inputs, out)
     settings = _settings(segmenter)
     done: dict[Path, Segmented] = {}
@@ -122,6 +125,38 @@ def segment_files(
     return [done[path] for path in pictures if path in done], skipped
 
 
+@contextmanager
+def alone_in(out: str | Path) -> Iterator[None]:
+    """Keep other processes that ask for it from writing results into `out` while the body runs; ask `find_pictures`
+    first whether `out` can be it.
+
+    The folder is made where there is none, and goes again where the body has put nothing into it.
+
+    Raises:
+        BusyError: if another process has it.
+        InputError: if it cannot be made or written to.
+        OSError: if the disk is full.
+    """
+    out = Path(out)
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]  # deepest first
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in DISK_IS_FULL:
+            raise
+        raise InputError(f"cannot make {out}: {error.strerror}; choose another folder.") from None
+    busy = f"another call is writing to {out}; let it end and give the command again, or choose another --out."
+    with one_process(out / _LOCK, wait=False, busy=busy):
+        try:
+            yield
+        finally:
+            if made and os.listdir(out) == [_LOCK]:
+                (out / _LOCK).unlink()
+                for folder in made:
+                    with suppress(OSError):  # someone else may have put something there meanwhile
+                        folder.rmdir()
+
+
 def write_skipped(out: str | Path, skipped: Sequence[Skipped]) -> None:
     """`skipped.txt` in the folder of the results: a line for each picture that is left out, and why. Without any, the
     list of an earlier call goes; a file of that name that is not such a list stays as it is."""
@@ -141,8 +176,10 @@ def find_pictures(inputs: Sequence[str | Path], out: Path) -> dict[Path, Path]:
     Folders give their files with a picture's suffix, sorted; hidden ones and what lies in `out` are left out.
 
     Raises:
-        InputError: if an input does not exist, a folder is `out` itself, or there are no pictures.
+        InputError: if an input does not exist, a folder is `out` itself, `out` is a file, or there are no pictures.
     """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; choose a folder for the results.")
     places: dict[Path, Path] = {}  # file -> its place below the output folder, with the suffix
     known: set[Path] = set()
     for path in map(Path, inputs):
