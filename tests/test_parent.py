@@ -47,7 +47,7 @@ def waited_for(what: str, condition: Callable[[], object]) -> None:
 def test_a_helper_ends_with_its_parent(number: signal.Signals, tmp_path: Path) -> None:
     script = tmp_path / "helped.py"
     script.write_text(HELPED)
-    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)])
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.DEVNULL)
     begun = tmp_path / "begun"
     waited_for("the helper did not begin", lambda: begun.exists() and begun.read_text())
     helper = int(begun.read_text())
