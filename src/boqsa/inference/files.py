@@ -151,7 +151,7 @@ def alone_in(out: str | Path) -> Iterator[None]:
             yield
         finally:
             if made and os.listdir(out) == [_LOCK]:
-                (out / _LOCK).unlink()
+                (out / _LOCK).unlink()  # who waits for it meanwhile finds a folder without results, as this call did
                 for folder in made:
                     with suppress(OSError):  # someone else may have put something there meanwhile
                         folder.rmdir()
