@@ -26,8 +26,8 @@ from boqsa.models.transformer import TransformerModel
 LEAST_RISE = 7.5e-4
 """Of the mean squared error of a picture in [0, 1]: an object on a hundredth of the picture, off by a quarter of the
 range. Chosen by the labels of other scenes of one to six objects (docs/adaptive.md)."""
-LEAST_RISE_OF_TOKENS = 0.01
-"""Of the cross-entropy in nats a token: an object on a hundredth of the picture, whose tokens take a nat more each.
+LEAST_RISE_OF_TOKENS = 0.02
+"""Of the cross-entropy in nats a token: an object on a hundredth of the picture, whose tokens take two nats more each.
 Chosen by the labels of other scenes of one to four objects (docs/adaptive.md)."""
 LEAST_RISE_OF_FEATURES = 0.01
 """Of the squared error of features as a share of that of their mean: an object on a hundredth of the picture, made no
