@@ -24,8 +24,10 @@ from boqsa.app.looking import (
 from boqsa.app.serve import bundled_model
 from boqsa.data.scenes import SceneSettings, render_scenes
 from boqsa.errors import InputError
+from boqsa.inference import Segmenter
 from boqsa.inference.decode import decode_slots, with_slot_of, without_slots
 from boqsa.metrics import adjusted_rand_index
+from boqsa.models import TransformerModel
 
 CHOICES = Choices(iterations=5, certainty=0.0, adaptive=False)
 
@@ -96,6 +98,17 @@ def test_certainty_leaves_pixels_bare(model, pictures, tmp_path):
         assert (made["labels"] == 255).any()
     with pytest.raises(InputError, match="0 to 1"):
         annotations(looked, everything, 2.0, {})
+
+
+def test_slots_that_a_transformer_does_not_need_can_be_left_out(pictures):
+    torch.manual_seed(0)
+    sizes = {"image_size": 16, "num_slots": 3, "slot_size": 8, "mlp_size": 8, "vocab_size": 10, "width": 8}
+    transformer = TransformerModel(**sizes, blocks=1, heads=2, encoder_channels=(4,), encoder_strides=(1,))
+    choices = CHOICES._replace(adaptive=True)
+    found = look(transformer, pictures[5], choices).found
+    alone = Segmenter(transformer, iterations=5, adaptive=True).predict(pictures[5])
+    np.testing.assert_array_equal(found.labels, alone.labels)
+    assert (found.masks.reshape(3, -1).max(axis=1) == 0).any()  # one was left out
 
 
 def test_table_and_pieces_tell_of_every_slot(model, pictures):

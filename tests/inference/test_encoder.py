@@ -2,7 +2,9 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ from boqsa.inference import encoder as encoder_module
 from boqsa.inference.export import ExportedModel
 from boqsa.inference.load import build_model, model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE, write_checkpoint
+from boqsa.inference.segment import squeezed
 from boqsa.models import FeaturesModel
+from boqsa.models.adaptive import needed_slots
 from boqsa.recipes import DataRecipe, FeaturesRecipe, Recipe
 
 SIZES = FeaturesRecipe(
@@ -33,8 +37,6 @@ def place(encoder_folder: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def features_run(place: Path, tmp_path: Path) -> Path:
     """A run whose features were of that encoder."""
-    from dataclasses import replace
-
     model = replace(SIZES, encoder=str(place), encoder_sha256=load_encoder(place).sha256)
     recipe = Recipe(name="tiny", data=DataRecipe(name="folder", image_size=16), model=model)
     torch.manual_seed(0)
@@ -59,12 +61,27 @@ def test_a_picture_is_segmented_by_the_encoder_where_it_was(features_run: Path, 
     np.testing.assert_allclose(found.masks.sum(axis=0), 1, rtol=1e-5)
     assert found.overlay().shape == picture.shape
     # The same masks as from the features of the picture at the model's size.
-    from boqsa.inference.segment import squeezed
-
     small = torch.from_numpy(squeezed(picture, 16).transpose(2, 0, 1).copy())[None]
     model = load(features_run)
     features = load_encoder(load(features_run).encoder_name)(small)
     np.testing.assert_array_equal(found.masks, model(features).masks[0, :, 0].detach().numpy())
+
+
+@pytest.mark.parametrize("decoder", ["mlp", "autoregressive"])
+def test_adaptive_masks_are_those_of_the_needed_slots(
+    place: Path, picture: np.ndarray, decoder: Literal["mlp", "autoregressive"]
+) -> None:
+    torch.manual_seed(0)
+    sizes = replace(SIZES, decoder=decoder, blocks=2, heads=2)
+    model = build_model(Recipe(name="tiny", data=DataRecipe(name="folder", image_size=16), model=sizes))
+    assert isinstance(model, FeaturesModel)
+    attach_encoder(model, place)
+    found = Segmenter(model, adaptive=True).predict(picture)
+    small = torch.from_numpy(squeezed(picture, 16).transpose(2, 0, 1).copy())[None]
+    with torch.no_grad():
+        needed = needed_slots(model(small), small.float() / 255, model)  # of images as of their features
+    assert not needed.is_needed.all()  # or it would prove nothing
+    np.testing.assert_allclose(found.masks, needed.masks[0, :, 0].numpy(), atol=1e-6)  # uint8 is scaled by the encoder
 
 
 def test_the_encoder_may_have_moved(features_run: Path, place: Path, tmp_path: Path, picture: np.ndarray) -> None:

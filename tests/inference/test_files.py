@@ -13,6 +13,7 @@ from PIL import Image
 from boqsa.errors import InputError
 from boqsa.inference import Segmenter, files, segment_files
 from boqsa.inference.files import find_pictures
+from boqsa.models import adaptive
 
 
 def paint(path, size=(20, 10), seed=0):
@@ -190,6 +191,15 @@ def test_a_call_that_was_cut_off_goes_on(model, tmp_path, monkeypatch):
     assert {name: content for name, (content, _) in after.items() if name.endswith(".png")} == {
         name: content for name, (content, _) in made(tmp_path / "whole").items() if name.endswith(".png")
     }
+
+
+def test_needed_slots_of_a_transformer_are_results_of_their_own(transformer, tmp_path, monkeypatch):
+    picture = paint(tmp_path / "a.png")
+    plain, leaving = Segmenter(transformer), Segmenter(transformer, adaptive=True)
+    runs = [segment_files(segmenter, [picture], tmp_path / "out") for segmenter in (plain, leaving, leaving)]
+    assert [done[0].is_new for done, _ in runs] == [True, True, False]
+    monkeypatch.setattr(adaptive, "LEAST_RISE_OF_TOKENS", 0.5)  # a version with another threshold
+    assert segment_files(leaving, [picture], tmp_path / "out")[0][0].is_new
 
 
 def test_what_is_done_is_done_again_only_if_something_changed(model, tmp_path):

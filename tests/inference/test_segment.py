@@ -14,7 +14,7 @@ from boqsa.inference.load import build_model
 from boqsa.inference.segment import IGNORE, enlarged_labels
 from boqsa.models import MixtureModel
 from boqsa.models.adaptive import needed_slots
-from boqsa.recipes import DataRecipe, Recipe, TransformerRecipe
+from boqsa.models.radiance import RadianceModel
 
 
 def random_picture(height, width, seed=0):
@@ -145,8 +145,20 @@ def test_adaptive_labels_are_those_of_the_needed_slots(model, recipe):
         needed = needed_slots(model(image), image.float() / 255)
     np.testing.assert_array_equal(found.labels, needed.segmentation()[0].numpy())
     assert set(np.unique(found.labels)) <= set(needed.is_needed[0].nonzero().flatten().tolist())
-    transformer = Recipe(
-        name="tiny", data=DataRecipe(name="scenes", image_size=16), model=TransformerRecipe(num_slots=2)
-    )
-    with pytest.raises(InputError, match="mixture models alone"):
-        Segmenter(build_model(transformer), adaptive=True)
+
+
+def test_adaptive_labels_of_a_transformer(transformer):
+    """Its segmenter leaves the logits out, which `needed_slots` does not want."""
+    picture = random_picture(16, 16)
+    found = Segmenter(transformer, adaptive=True).predict(picture)
+    image = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        needed = needed_slots(transformer(image), image.float() / 255, transformer)
+    assert not needed.is_needed.all()  # or it would prove nothing
+    np.testing.assert_array_equal(found.masks, needed.masks[0, :, 0].numpy())
+    np.testing.assert_array_equal(found.labels, needed.segmentation()[0].numpy())
+
+
+def test_a_radiance_model_has_no_adaptive_slots():
+    with pytest.raises(InputError, match="for mixture, transformer and features models"):
+        Segmenter(RadianceModel(input_size=16, num_slots=3, slot_size=8), adaptive=True)

@@ -185,8 +185,25 @@ def test_adaptive_scores_stand_beside_those_of_all_slots(
     assert set(scores["object_count"]) == {"adaptive", "slots_with_pixels", "best_constant"}
 
 
-def test_adaptive_slots_need_a_decoder_that_paints_them(validation_data: PackedDataset, recipe: Recipe) -> None:
-    with pytest.raises(InputError, match="mixture models alone"):
+def test_adaptive_scores_of_a_transformer_are_those_of_decoding_again(
+    transformer: TransformerModel, validation_data: PackedDataset, recipe: Recipe
+) -> None:
+    plain = evaluate(transformer, validation_data, recipe.evaluate)
+    scores = evaluate(transformer, validation_data, recipe.evaluate, adaptive=True)
+    assert set(scores) - set(plain) == {"adaptive_masks", "object_count"}
+    assert {name: scores[name] for name in plain} == plain
+    sample = validation_data.batch(range(len(validation_data)))
+    with torch.no_grad():
+        output = transformer.eval()(sample["image"])
+    needed = needed_slots(output, sample["image"].float() / 255, transformer)
+    expected = metrics.adjusted_rand_index(needed.segmentation(), sample["mask"])
+    assert scores["adaptive_masks"]["ari"] == pytest.approx(float(expected.nanmean()), abs=1e-6)
+    error = (needed.objects() - metrics.true_objects(sample["mask"])).abs().double().mean()
+    assert scores["object_count"]["adaptive"] == pytest.approx(float(error))
+
+
+def test_other_models_have_no_adaptive_slots(validation_data: PackedDataset, recipe: Recipe) -> None:
+    with pytest.raises(InputError, match="for mixture, transformer and features models"):
         evaluate(torch.nn.Identity(), validation_data, recipe.evaluate, adaptive=True)
 
 

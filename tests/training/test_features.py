@@ -18,7 +18,9 @@ from boqsa.inference import load_encoder
 from boqsa.inference.features import write_features
 from boqsa.inference.load import load
 from boqsa.inference.run import read_recipe
+from boqsa.metrics import adjusted_rand_index, true_objects
 from boqsa.models import FeaturesModel
+from boqsa.models.adaptive import needed_slots
 from boqsa.recipes import FeaturesRecipe, Recipe
 from boqsa.training import step as training_step
 from boqsa.training.data import StepImages
@@ -188,6 +190,20 @@ def test_scores_and_report(tmp_path: Path, features_recipe: Recipe, both: dict) 
     # One mean feature an image: what the ratio compares with.
     flat = (features - features.mean(dim=1, keepdim=True)).square().mean()
     assert last["diagnostics"]["loss_ratio"] == pytest.approx(float(output.loss.detach() / flat), rel=1e-4)
+
+
+@pytest.mark.parametrize("decoder", ["mlp", "autoregressive"])
+def test_needed_slots_are_scored(features_recipe: Recipe, both: dict, decoder: str) -> None:
+    torch.manual_seed(0)
+    model = FeaturesModel(**{**_arguments(features_recipe), "decoder": decoder})
+    scores = evaluate(model, both["validation_data"], features_recipe.evaluate, adaptive=True)
+    sample = both["validation_data"].batch(range(len(both["validation_data"])))
+    with torch.no_grad():
+        needed = needed_slots(model.eval()(sample["features"]), sample["features"], model)
+    expected = adjusted_rand_index(needed.segmentation(), sample["mask"])
+    assert scores["adaptive_masks"]["ari"] == pytest.approx(float(expected.nanmean()), abs=1e-6)
+    error = (needed.objects() - true_objects(sample["mask"])).abs().double().mean()
+    assert scores["object_count"]["adaptive"] == pytest.approx(float(error))
 
 
 def test_instances_are_scored(tmp_path: Path, features_recipe: Recipe, both: dict) -> None:

@@ -181,6 +181,13 @@ def test_scenes_of_another_number_of_objects_have_a_file_of_their_own(
     assert not (folder / "metrics.json").exists()
 
 
+def test_needed_slots_of_a_transformer_are_scored(transformer_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(transformer_run), "--adaptive", "--generate", "0"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "last, adaptive" in shown
+    assert "objects counted wrong by (mean absolute error): adaptive" in shown
+
+
 def test_a_transformer_is_scored_and_shown(transformer_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(transformer_run), "--generate", "3"]) == 0
     shown = " ".join(capsys.readouterr().out.split())

@@ -17,7 +17,7 @@ from boqsa.errors import InputError
 from boqsa.inference.decode import decode_slots, with_slot_of, without_slots
 from boqsa.inference.picture import read_picture
 from boqsa.inference.segment import IGNORE, Segmentation, Segmenter
-from boqsa.models import MixtureModel
+from boqsa.models.adaptive import has_adaptive_slots
 from boqsa.models.published import Model
 from boqsa.reports import save_label_png, save_png
 from boqsa.reports.grid import enlarge, on_checks
@@ -36,7 +36,7 @@ class Choices(NamedTuple):
     certainty: float
     """Pixels that no slot has a larger share of stay without one; 0 to 1."""
     adaptive: bool
-    """Whether slots that the picture does not need are left out; mixture models alone."""
+    """Whether slots that the picture does not need are left out; not for radiance models."""
 
 
 class Looked(NamedTuple):
@@ -165,7 +165,7 @@ def write_downloads(model: Model, looked: Looked, choices: Choices, folder: Path
 
 
 def _segmenter(model: Model, choices: Choices) -> Segmenter:
-    adaptive = choices.adaptive and isinstance(model, MixtureModel)
+    adaptive = choices.adaptive and has_adaptive_slots(model)
     return Segmenter(model, iterations=choices.iterations, adaptive=adaptive)
 
 

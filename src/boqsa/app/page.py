@@ -27,6 +27,7 @@ from boqsa.app.parts import Overlay, Upload
 from boqsa.errors import BoqsaError, InputError
 from boqsa.inference.decode import paints_slots
 from boqsa.models import MixtureModel
+from boqsa.models.adaptive import has_adaptive_slots
 from boqsa.models.published import Model
 from boqsa.reports import save_png
 from boqsa.reports.palette import slot_colours
@@ -94,7 +95,9 @@ def _look_tab(shown: Shown, titles: list[tuple[str, int]]) -> tuple[gr.State, An
             certainty = gr.Slider(
                 0, 1, value=0, step=0.01, label="Certainty", info="Pixels that no slot is so sure of are left bare."
             )
-            adaptive = gr.Checkbox(False, label="Leave out slots that the picture does not need", visible=is_mixture)
+            adaptive = gr.Checkbox(
+                False, label="Leave out slots that the picture does not need", visible=has_adaptive_slots(model)
+            )
         with gr.Column(scale=3):
             overlay = _overlay("Slots", titles, 440, "overlay")
             visible = gr.CheckboxGroup(

@@ -31,8 +31,8 @@ class Evaluate:
     """Radiance models: weights of AlexNet and of the heads of LPIPS, in one file or two; without them that metric is
     not computed."""
     adaptive: bool = False
-    """Mixture models: score the slots that each image needs, too: without labels, empty ones are left out, and of
-    several that explain one object one stays. Tells how well they count."""
+    """Score the slots that each image needs, too: without labels, empty ones are left out, and of several that explain
+    one object one stays. Tells how well they count. Not for radiance models."""
     generate: int = 32
     """Transformer models: decode so many images from their slots alone and report the error; 0 does without."""
     device: str = "cpu"

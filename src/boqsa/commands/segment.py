@@ -38,7 +38,7 @@ class Segment:
     iterations: int | None = None
     """Slot-attention steps; by default the trained number."""
     adaptive: bool = False
-    """Mixture models: leave out the slots that a picture does not need, without labels."""
+    """Leave out the slots that a picture does not need, without labels. Not for radiance models."""
     encoder: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """Features models: where the frozen encoder is, a folder or a name on the hub; by default where it was."""
     also: tuple[Literal["coco", "cvat", "grey"], ...] = ()

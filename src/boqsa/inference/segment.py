@@ -22,8 +22,8 @@ from boqsa.inference.encoder import attach_encoder
 from boqsa.inference.load import load, locate, require_device
 from boqsa.inference.names import UNNAMED, checked_names, read_names
 from boqsa.inference.picture import to_picture
-from boqsa.models import FeaturesModel, MixtureModel, Noise, TransformerModel
-from boqsa.models.adaptive import needed_slots
+from boqsa.models import FeaturesModel, Noise, TransformerModel
+from boqsa.models.adaptive import has_adaptive_slots, needed_slots
 from boqsa.models.published import Model
 from boqsa.models.radiance import RadianceModel
 from boqsa.reports import overlay
@@ -145,7 +145,8 @@ class Segmenter:
         crop: False squeezes the picture, so that every pixel gets a label. True takes the largest central
             square, as training does.
         iterations: Slot-attention steps; None means the trained number.
-        adaptive: Leave out the slots that a picture does not need (`boqsa.models.adaptive`); mixture models alone.
+        adaptive: Leave out the slots that a picture does not need (`boqsa.models.adaptive`); not for radiance
+            models.
         names: What slots are called, those that have a name; `names` of what is found.
 
     Raises:
@@ -170,8 +171,8 @@ class Segmenter:
             raise InputError(f"iterations is {iterations}; it must be at least 1.")
         if model.num_slots > IGNORE:
             raise InputError(f"the model has {model.num_slots} slots; a label map holds at most {IGNORE}.")
-        if adaptive and not isinstance(model, MixtureModel):
-            raise InputError("adaptive slots need a decoder that paints each slot, which mixture models alone have.")
+        if adaptive and not has_adaptive_slots(model):
+            raise InputError("adaptive slots are for mixture, transformer and features models; leave adaptive out.")
         if isinstance(model, FeaturesModel) and not model.has_encoder:
             raise InputError(
                 "a features model needs its encoder to look at pictures; give it one by "
@@ -234,20 +235,22 @@ class Segmenter:
         windows = [_window(picture.shape[:2], crop=self.crop) for picture in pictures]
         size = self.model.image_size
         small = [squeezed(picture[window], size) for picture, window in zip(pictures, windows, strict=True)]
-        image = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2)  # (B, 3, h, w)
         device = next(self.model.parameters()).device
+        image = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).to(device)  # (B, 3, h, w)
         start = self.start.to(device)
         with torch.inference_mode():
             discover = self.model.segment if isinstance(self.model, RadianceModel) else self.model
+            features = self.model.features_of(image) if isinstance(self.model, FeaturesModel) else None
             output = discover(
-                image.to(device),
+                image if features is None else features,
                 iterations=self.iterations,
                 noise=Noise(queries=start.expand(len(pictures), *start.shape)),
                 **({"predict_tokens": False} if isinstance(self.model, TransformerModel) else {}),
             )
             masks = output.masks
             if self.adaptive:
-                masks = needed_slots(output, image.to(masks.device).float() / 255).masks
+                given = image.float() / 255 if features is None else features
+                masks = needed_slots(output, given, self.model).masks
         masks = masks.squeeze(2).float().cpu()  # (B, K, h, w)
         slots = output.slots.float().cpu().numpy()
         painted = None if output.reconstruction is None else output.reconstruction.float().cpu().numpy()

@@ -45,13 +45,21 @@ class MLPFeatureDecoder(nn.Module):
 
     def forward(self, slots: Float[Tensor, "B K D"]) -> tuple[Float[Tensor, "B N F"], Float[Tensor, "B K N"]]:
         """The features of all patches, and each slot's share of each patch, which sums to 1 over slots."""
-        hidden = self.hidden(slots[:, :, None] + self.positions)  # (B, K, N, hidden)
-        # The softmax over slots stays in the dtype of the parameters, also under autocast.
-        shares = self.to_claim(hidden).squeeze(-1).to(self.positions.dtype).softmax(dim=1)  # (B, K, N)
+        hidden, shares = self._hidden_and_shares(slots)
         # The last layer is linear and shares sum to 1, so the mean of the slots' features is the features of the mean:
         # it is applied to N patches instead of K N.
         mean = torch.einsum("bkn,bknh->bnh", shares.to(hidden.dtype), hidden)
         return self.to_features(mean).to(self.positions.dtype), shares
+
+    def of_each(self, slots: Float[Tensor, "B K D"]) -> tuple[Float[Tensor, "B K N F"], Float[Tensor, "B K N"]]:
+        """The features that each slot has for all patches, and its share of each: `forward` is their weighted sum."""
+        hidden, shares = self._hidden_and_shares(slots)
+        return self.to_features(hidden).to(self.positions.dtype), shares
+
+    def _hidden_and_shares(self, slots: Float[Tensor, "B K D"]) -> tuple[Tensor, Float[Tensor, "B K N"]]:
+        hidden = self.hidden(slots[:, :, None] + self.positions)  # (B, K, N, hidden)
+        # The softmax over slots stays in the dtype of the parameters, also under autocast.
+        return hidden, self.to_claim(hidden).squeeze(-1).to(self.positions.dtype).softmax(dim=1)
 
 
 class AutoregressiveFeatureDecoder(nn.Module):

@@ -165,7 +165,7 @@ class FeaturesModel(
             InputError: if images are given and no encoder is attached.
         """
         noise = noise or Noise()
-        target = self._features_of(features)
+        target = self.features_of(features)
         initial_slots = self.slot_encoder.initial_slots(
             target.shape[0], sigma=sigma, noise=noise.queries, num_slots=num_slots, which_slots=which_slots
         )
@@ -178,7 +178,7 @@ class FeaturesModel(
         return Output(
             reconstruction=None,
             slot_reconstructions=None,
-            masks=self._masks(shares),
+            masks=self.masks_of(shares),
             slots=slots,
             initial_slots=initial_slots,
             attention=attention,
@@ -215,8 +215,12 @@ class FeaturesModel(
         several = isinstance(self.decoder, AutoregressiveFeatureDecoder) and len(self.decoder.orders) == ORDERS
         return {**self.slot_encoder.noise_shapes, **({"patch_order": ()} if several else {})}
 
-    def _features_of(self, given: Tensor) -> Float[Tensor, "B N F"]:
-        """In the dtype of the parameters; the encoder's, if images are given."""
+    def features_of(self, given: Tensor) -> Float[Tensor, "B N F"]:
+        """What slots look at, in the dtype of the parameters: the features, or those that the encoder makes of images.
+
+        Raises:
+            ValueError, InputError: as `forward`.
+        """
         dtype = self.slot_encoder.slot_attention.to_keys.weight.dtype
         if given.dim() != 4:
             expected = (self.grid**2, self.feature_size)
@@ -237,10 +241,11 @@ class FeaturesModel(
             encoded: Tensor = self._encoder[0].to(given.device)(given)
             return encoded.to(dtype)
 
-    def _known_as(self) -> str:
-        return "" if self.encoder_name is None else f"; its encoder was {self.encoder_name}"
-
-    def _masks(self, shares: Float[Tensor, "B K N"]) -> Float[Tensor, "B K 1 H W"]:
+    def masks_of(self, shares: Float[Tensor, "B K N"]) -> Float[Tensor, "B K 1 H W"]:
+        """Each slot's share of the patches as its share of the pixels, enlarged bilinearly."""
         grid = shares.view(*shares.shape[:2], self.grid, self.grid)
         size = (self.image_size, self.image_size)
         return nn.functional.interpolate(grid, size=size, mode="bilinear").unsqueeze(2)
+
+    def _known_as(self) -> str:
+        return "" if self.encoder_name is None else f"; its encoder was {self.encoder_name}"

@@ -38,8 +38,8 @@ from boqsa.metrics import (
     ScoredImages,
     SegmentationCovering,
 )
-from boqsa.models import FeaturesModel, MixtureModel, Output, TransformerModel
-from boqsa.models.adaptive import needed_slots
+from boqsa.models import FeaturesModel, Output, TransformerModel
+from boqsa.models.adaptive import has_adaptive_slots, needed_slots
 from boqsa.models.radiance import RadianceModel
 from boqsa.recipes import EvaluateRecipe
 from boqsa.reports import main_masks
@@ -93,7 +93,7 @@ def evaluate(
         generated: Of a transformer model: how many images, from the first, to decode from their slots alone. That
             is one pass of the decoder a token, so it is dear; 0 means none.
         lpips: Of a radiance model: that metric, with its weights.
-        adaptive: Of a mixture: score the slots that each image needs, too (`boqsa.models.adaptive`).
+        adaptive: Score the slots that each image needs, too (`boqsa.models.adaptive`); not of a radiance model.
         device: Where the model is.
         progress: Called with (images done, images in all), of a radiance model with scenes.
 
@@ -160,7 +160,7 @@ def evaluate(
                             masks = attention_masks(output.attention, tuple(image.shape[-2:]))
                         _update(metrics, masks, true, indices)
                     if needed is not None:
-                        needed.update(output, unit, true, indices)
+                        needed.update(output, unit if paints else taken, true, indices)
                 if progress is not None:
                     progress(int(indices[-1]) + 1, count)
         spectral_norm = _spectral_norm(model, split, min(count, _STABILITY_IMAGES), size, iterations, device)
@@ -207,20 +207,21 @@ class _NeededSlots:
     """Scores of the slots that each image needs, and how well they count."""
 
     def __init__(self, model: nn.Module, protocol: EvaluateRecipe, device: torch.device | str) -> None:
-        if not isinstance(model, MixtureModel):
-            raise InputError("adaptive slots need a decoder that paints each slot, which mixture models alone have.")
+        if not has_adaptive_slots(model):
+            raise InputError("adaptive slots are for mixture, transformer and features models; leave adaptive out.")
+        self._model = model
         self._metrics = _metrics(protocol, device)
         self._counts = {name: ObjectCount().to(device) for name in ("adaptive", "slots_with_pixels")}
 
     def update(
         self,
         output: Output,
-        image: Float[Tensor, "B 3 H W"],
+        given: Float[Tensor, "B 3 H W"] | Float[Tensor, "B N F"],
         true: Int[Tensor, "B H W"],
         indices: Int[np.ndarray, "B"],
     ) -> None:
-        """Take in a batch, images in [0, 1]."""
-        found = needed_slots(output, image)
+        """Take in a batch, images in [0, 1], or features."""
+        found = needed_slots(output, given, self._model)
         owned = nn.functional.one_hot(output.segmentation().flatten(1), output.masks.shape[1])  # (B, P, K)
         self._counts["adaptive"].update(found.objects(), true)
         self._counts["slots_with_pixels"].update(owned.any(dim=1).sum(dim=1) - 1, true)

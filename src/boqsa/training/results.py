@@ -74,7 +74,7 @@ def evaluate_run(
         generated: Of a transformer model: how many images to decode from their slots alone, with the weights of
             `last`; 0 means none, in the pictures neither.
         lpips: Of a radiance model: files of the weights that this metric needs.
-        adaptive: Of a mixture: score the slots that each image needs, too.
+        adaptive: Score the slots that each image needs, too; not of a radiance model.
         device: Where to evaluate.
         command: What the user typed, for the report.
         progress: Called with (images done, images in all), for each checkpoint from 0 on.
