@@ -155,6 +155,7 @@ def show_scores(metrics: dict[str, Any]) -> None:
     title = ", ".join(
         [
             f"{where['name']}, {where['split']}: {where['images']} images",
+            *(["masks of {}x{} pixels".format(*where["mask_size"])] if "mask_size" in where else []),
             *(["part of the published set"] if where["partial"] else []),
             *([where["leak"]] if where["leak"] else []),
         ]

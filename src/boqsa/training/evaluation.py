@@ -2,7 +2,8 @@
 
 Evaluation is in fp32, whatever the training used, and without noise. Slots that are samples of a Gaussian are
 drawn by the image's place in the split, so scores depend neither on the batch size nor on what ran before. A
-score is a mean over images; instance scores and the fixed slot belong to the whole set.
+score is a mean over images; instance scores and the fixed slot belong to the whole set. Masks are scored at the size of
+the true ones, which for a features model need not be that of the images that its encoder saw.
 
 In a job of several processes each takes every n-th batch, the metrics add up over all of them, and all get the same
 scores: no image counts twice.
@@ -11,7 +12,7 @@ A transformer model has no masks but those of attention, and three reconstructio
 most probable ones, where the published evaluation samples them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import isqrt
 from typing import Any, Protocol
 
@@ -45,7 +46,7 @@ from boqsa.recipes import EvaluateRecipe
 from boqsa.reports import main_masks
 from boqsa.training.diagnostics import Diagnostics
 from boqsa.training.draws import samples
-from boqsa.training.features import model_input
+from boqsa.training.features import mask_options, model_input
 from boqsa.training.processes import rank_and_count
 from boqsa.training.stability import update_spectral_norm
 from boqsa.training.view_evaluation import evaluate_views
@@ -117,6 +118,7 @@ def evaluate(
         return evaluate_views(
             model, split, protocol, iterations=iterations, limit=limit, device=device, lpips=lpips, progress=progress
         )
+    first = split.batch([0])
     count = min(limit, len(split)) if limit else len(split)
     transformer = model if isinstance(model, TransformerModel) else None
     sources = ("attention_masks",) if transformer else ("decoder_masks", "attention_masks")
@@ -134,8 +136,8 @@ def evaluate(
         with torch.inference_mode():
             # The first image says what there is to add up, also where this process will have no batch of its own.
             slots = {} if num_slots is None else {"num_slots": num_slots}
-            first = model_input(model, split.batch([0])).to(device)
-            example: Output = model(first, noise=samples(model, np.arange(1), device, **slots), **slots)
+            asked = {"iterations": iterations, **slots, **mask_options(model, first)}
+            example = _output(model, model_input(model, first).to(device), np.arange(1), asked)
             losses = {name: _BatchMean().to(device) for name in example.losses}
             diagnostics = Diagnostics.like(example).to(device)
             for begin in range(rank * size, count, processes * size):
@@ -143,8 +145,7 @@ def evaluate(
                 sample = split.batch(indices)
                 image = sample["image"].to(device)
                 taken = model_input(model, sample).to(device)
-                noise = samples(model, indices, device, **slots)
-                output: Output = model(taken, iterations=iterations, noise=noise, **slots)
+                output = _output(model, taken, indices, asked)
                 true = sample["mask"].to(device) if split.has_masks else None
                 unit = image.float() / 255
                 for name, value in output.losses.items():
@@ -177,6 +178,13 @@ def evaluate(
         **(tokens.compute(count) if tokens else {}),
         "diagnostics": {**diagnostics.compute(), "update_spectral_norm": spectral_norm},
     }
+
+
+def _output(model: nn.Module, taken: Tensor, indices: Int[np.ndarray, "B"], asked: Mapping[str, Any]) -> Output:
+    """What a model makes of a batch."""
+    noise = samples(model, indices, taken.device, num_slots=asked.get("num_slots"))
+    output: Output = model(taken, noise=noise, **asked)
+    return output
 
 
 def _spectral_norm(
