@@ -20,6 +20,7 @@ from boqsa.inference import load_encoder
 from boqsa.inference.features import write_features
 from boqsa.inference.load import load
 from boqsa.inference.run import read_recipe
+from boqsa.metrics import class_labels
 from boqsa.models import FeaturesModel
 from boqsa.recipes import FeaturesRecipe, MixtureRecipe, Recipe
 from boqsa.training import step as training_step
@@ -230,6 +231,23 @@ def test_masks_are_scored_at_the_size_of_the_true_ones(
     train(features_recipe, other, train_data=PackedDataset(root, "train"))
     evaluate_run(other, data=recipe.data)
     assert (other / "metrics_arrays_test_40x40.json").is_file()
+
+
+def test_classes_go_along_and_are_scored(
+    classed: Path, encoder_folder: Path, features_recipe: Recipe, tmp_path: Path
+) -> None:
+    manifest = write_features(classed, load_encoder(encoder_folder), tmp_path / "features")
+    assert manifest.extras == ("classes", "features")
+    data = PackedDataset(tmp_path / "features", "test")
+    torch.manual_seed(0)
+    model = FeaturesModel(**_arguments(features_recipe)).eval()
+    scores = evaluate(model, data, replace(features_recipe.evaluate, task="instances", select_by="ap"))
+    sample = data.batch(range(8))
+    with torch.no_grad():
+        labels = model(sample["features"]).segmentation()
+    joined = class_labels(sample["mask"], sample["classes"])
+    expected = [best_overlap(*pair) for pair in zip(labels.numpy()[:7], joined.numpy()[:7], strict=True)]
+    assert scores["decoder_masks"]["mbo_class"] == pytest.approx(np.mean(expected), abs=1e-12)
 
 
 def best_overlap(found: np.ndarray, true: np.ndarray) -> float:

@@ -62,6 +62,8 @@ class Prepare:
     """Which of several published editions: shapestacks, multi_dsprites, ycb, scannet, coco."""
     masks: Path | None = None
     """folder: where the masks are, if not in a sibling folder `masks`."""
+    classes: Path | None = None
+    """folder: where class pictures are, of the objects of the masks; scores of classes need them."""
     images: Path | None = None
     """coco_instances: where the images are."""
     mask_threshold: int | None = None

@@ -14,7 +14,7 @@ most probable ones, where the published evaluation samples them.
 
 from collections.abc import Callable, Mapping
 from math import isqrt
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from boqsa.data import PackedDataset
+from boqsa.data.packing import CLASSES
 from boqsa.errors import InputError
 from boqsa.metrics import (
     AdjustedRandIndex,
@@ -38,6 +39,7 @@ from boqsa.metrics import (
     ObjectCount,
     ScoredImages,
     SegmentationCovering,
+    class_labels,
 )
 from boqsa.models import FeaturesModel, MixtureModel, Output, TransformerModel
 from boqsa.models.adaptive import needed_slots
@@ -64,8 +66,8 @@ class ImageSplit(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: Any) -> dict[str, Tensor]:
-        """`image` uint8 (B, 3, H, W), `mask` int64 (B, H, W) with -1 = ignore if there are masks, and `features`
-        (B, N, F) where the model takes those."""
+        """`image` uint8 (B, 3, H, W), `mask` int64 (B, H, W) with -1 = ignore if there are masks, `features` (B, N, F)
+        where the model takes those, and `classes` (B, labels) of the objects of masks where they are known."""
 
 
 def evaluate(
@@ -103,7 +105,8 @@ def evaluate(
         `loss` (the model's own) and `images`; `decoder_masks` (of a mixture or a features model) and
         `attention_masks`: a value for each metric, and `left_out`, how many images had nothing to score, by metric;
         `reconstruction` in each convention of spec 4.2, absent for a features model, whose `loss` is its error;
-        `diagnostics`. Without masks the two mask entries are absent. With `adaptive` also
+        `diagnostics`. Without masks the two mask entries are absent; where the classes of objects are known, and `mbo`
+        is a metric, they have `mbo_class` too. With `adaptive` also
         `adaptive_masks`, and `object_count`: mean absolute errors of the number of needed slots that are objects, of
         the number of slots that own a pixel less one, and of the best constant.
 
@@ -111,19 +114,19 @@ def evaluate(
         `reconstruction_generated` beside `reconstruction`, which is the dVAE's; and `tokens`: `vocabulary`, how many
         of it were `used`, and the `perplexity` of their use (1 to `used`).
     """
-    needed = _NeededSlots(model, protocol, device) if adaptive else None
+    first = split.batch([0])
+    needed = _NeededSlots(model, protocol, device, classes=CLASSES in first) if adaptive else None
     if isinstance(model, RadianceModel):
         if num_slots is not None or not isinstance(split, PackedDataset):
             raise ValueError("a radiance model is scored with its own slots, on a packed set of views.")
         return evaluate_views(
             model, split, protocol, iterations=iterations, limit=limit, device=device, lpips=lpips, progress=progress
         )
-    first = split.batch([0])
     count = min(limit, len(split)) if limit else len(split)
     transformer = model if isinstance(model, TransformerModel) else None
     sources = ("attention_masks",) if transformer else ("decoder_masks", "attention_masks")
     scores: dict[str, dict[str, ScoredImages]] = {
-        source: _metrics(protocol, device) for source in sources if split.has_masks
+        source: _metrics(protocol, device, classes=CLASSES in first) for source in sources if split.has_masks
     }
     paints = not isinstance(model, FeaturesModel)
     reconstruction = _Errors(device)
@@ -146,12 +149,17 @@ def evaluate(
                 image = sample["image"].to(device)
                 taken = model_input(model, sample).to(device)
                 output = _output(model, taken, indices, asked)
-                true = sample["mask"].to(device) if split.has_masks else None
+                true = _true_labels(sample, device) if split.has_masks else None
                 unit = image.float() / 255
                 for name, value in output.losses.items():
                     losses[name].update(value, len(indices))
                 information = tokens.update(output, unit, begin) if tokens else None
-                diagnostics.update(output, unit if paints else taken.float(), true, slot_information=information)
+                diagnostics.update(
+                    output,
+                    unit if paints else taken.float(),
+                    None if true is None else true.objects,
+                    slot_information=information,
+                )
                 if output.reconstruction is not None:
                     reconstruction.update(output.reconstruction, unit)
                 if true is not None:
@@ -203,35 +211,55 @@ def _spectral_norm(
     return total
 
 
-def _update(metrics: dict[str, ScoredImages], masks: Tensor, true: Tensor, indices: Int[np.ndarray, "B"]) -> None:
-    for metric in metrics.values():
+class _TrueLabels(NamedTuple):
+    """Of a batch."""
+
+    objects: Int[Tensor, "B H W"]
+    classes: Int[Tensor, "B H W"] | None
+    """The same with the objects of a class joined, where classes are known."""
+
+
+def _true_labels(sample: Mapping[str, Tensor], device: torch.device | str) -> _TrueLabels:
+    objects = sample["mask"].to(device)
+    if CLASSES not in sample:
+        return _TrueLabels(objects, None)
+    try:
+        return _TrueLabels(objects, class_labels(objects, sample[CLASSES].to(device)))
+    except ValueError as error:
+        raise InputError(f"the classes of this data do not fit its masks: {error} Prepare it again.") from None
+
+
+def _update(metrics: dict[str, ScoredImages], masks: Tensor, true: _TrueLabels, indices: Int[np.ndarray, "B"]) -> None:
+    for name, metric in metrics.items():
         if isinstance(metric, InstanceSegmentation):
-            metric.update(masks, true, torch.from_numpy(indices))
+            metric.update(masks, true.objects, torch.from_numpy(indices))
         else:
-            metric.update(masks, true)
+            metric.update(masks, true.classes if name == "mbo_class" else true.objects)
 
 
 class _NeededSlots:
     """Scores of the slots that each image needs, and how well they count."""
 
-    def __init__(self, model: nn.Module, protocol: EvaluateRecipe, device: torch.device | str) -> None:
+    def __init__(
+        self, model: nn.Module, protocol: EvaluateRecipe, device: torch.device | str, *, classes: bool
+    ) -> None:
         if not isinstance(model, MixtureModel):
             raise InputError("adaptive slots need a decoder that paints each slot, which mixture models alone have.")
-        self._metrics = _metrics(protocol, device)
+        self._metrics = _metrics(protocol, device, classes=classes)
         self._counts = {name: ObjectCount().to(device) for name in ("adaptive", "slots_with_pixels")}
 
     def update(
         self,
         output: Output,
         image: Float[Tensor, "B 3 H W"],
-        true: Int[Tensor, "B H W"],
+        true: _TrueLabels,
         indices: Int[np.ndarray, "B"],
     ) -> None:
         """Take in a batch, images in [0, 1]."""
         found = needed_slots(output, image)
         owned = nn.functional.one_hot(output.segmentation().flatten(1), output.masks.shape[1])  # (B, P, K)
-        self._counts["adaptive"].update(found.objects(), true)
-        self._counts["slots_with_pixels"].update(owned.any(dim=1).sum(dim=1) - 1, true)
+        self._counts["adaptive"].update(found.objects(), true.objects)
+        self._counts["slots_with_pixels"].update(owned.any(dim=1).sum(dim=1) - 1, true.objects)
         _update(self._metrics, found.masks, true, indices)
 
     def compute(self) -> dict[str, Any]:
@@ -354,7 +382,7 @@ def headline(scores: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in main_masks(scores).items() if name != "left_out"}
 
 
-def _metrics(protocol: EvaluateRecipe, device: torch.device | str) -> dict[str, ScoredImages]:
+def _metrics(protocol: EvaluateRecipe, device: torch.device | str, *, classes: bool) -> dict[str, ScoredImages]:
     metrics: dict[str, ScoredImages]
     if protocol.task == "foreground":
         metrics = {
@@ -381,6 +409,8 @@ def _metrics(protocol: EvaluateRecipe, device: torch.device | str) -> dict[str, 
             "mbo": MeanBestOverlap(),
             "hungarian_iou": HungarianIoU(),
         }
+    if classes and "mbo" in metrics:
+        metrics["mbo_class"] = MeanBestOverlap()  # of masks whose objects of one class are joined
     return {name: metric.to(device) for name, metric in metrics.items()}
 
 
