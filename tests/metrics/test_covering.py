@@ -171,10 +171,17 @@ def test_class_labels_join_the_objects_of_a_class() -> None:
     assert found.dtype == torch.int64
 
 
-def test_a_label_beyond_the_classes_is_refused() -> None:
+def test_classes_that_do_not_belong_to_the_labels_are_refused() -> None:
+    for wrong in (torch.zeros(1, 3, 2, dtype=torch.int32), torch.zeros(1, 3), torch.zeros(2, 3, dtype=torch.int32)):
+        with pytest.raises(ValueError, match=r"classes are torch.* \(.*\); whole numbers \(1, labels\) expected"):
+            class_labels(torch.tensor([[[0, 2]]]), wrong)
     with pytest.raises(ValueError, match="true has the label 2; classes are given of labels up to 1"):
         class_labels(torch.tensor([[[0, 2]]]), torch.tensor([[-1, 5]]))
-    assert class_labels(torch.zeros(0, 2, 2, dtype=torch.int64), torch.zeros(0, 3)).shape == (0, 2, 2)
+    assert class_labels(torch.zeros(0, 2, 2, dtype=torch.int64), torch.zeros(0, 3, dtype=torch.int32)).shape == (
+        0,
+        2,
+        2,
+    )
 
 
 @settings(max_examples=60, deadline=None)

@@ -162,7 +162,7 @@ def _check_split(dataset: PackedDataset) -> tuple[SplitReport, list[str]]:
             # A foreground mask that is all or nothing cannot be scored.
             if len(labels[labels >= 0]) < 2:
                 one_sided.append(int(index))
-            if CLASSES in batch:
+            if CLASSES in batch and batch[CLASSES].ndim == 2:
                 of_label = batch[CLASSES][index - start].numpy()
                 present = labels[labels > 0]
                 classes.update(of_label[present[present < len(of_label)]].tolist())

@@ -77,8 +77,12 @@ def class_labels(true: Integer[Tensor, "B H W"], classes: Integer[Tensor, "B L"]
         nobody knows which others they belong to.
 
     Raises:
-        ValueError: if there is a label of L or above.
+        ValueError: if `classes` is no row of whole numbers an image, or there is a label of L or above.
     """
+    if classes.is_floating_point() or classes.ndim != 2 or len(classes) != len(true):
+        raise ValueError(
+            f"classes are {classes.dtype} {tuple(classes.shape)}; whole numbers ({len(true)}, labels) expected."
+        )
     highest = int(true.max()) if true.numel() else 0
     if highest >= classes.shape[1]:
         raise ValueError(f"true has the label {highest}; classes are given of labels up to {classes.shape[1] - 1}.")
