@@ -80,6 +80,8 @@ STAGES: dict[str, list[str]] = {
         "make_encoder(image_size=112, patch_size=8, hidden_size=64).rename('random')",
         "boqsa data prepare folder PHOTOS packed --size 112",
         "boqsa data features packed random random-features",
+        "boqsa data mimic folder VOC",
+        "shutil.copytree('VOC/masks', 'VOC/classes')",  # each object a class of its own
     ],
     "observe": [
         "boqsa train demo --out DIR/one",

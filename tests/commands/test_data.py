@@ -247,11 +247,15 @@ def test_the_next_command_where_recipes_read_features_alone(packed: Path) -> Non
     manifest = replace(Manifest.load(packed), image_size=(224, 224))
     expected = f"Next: `boqsa data features '{packed}' ENCODER OUT`; recipes for 224x224 images read their features."
     assert command.next_command(manifest, packed) == expected
+    larger = replace(manifest, image_size=(320, 320))
+    assert f"`boqsa data features '{packed}' ENCODER OUT --size 224`" in command.next_command(larger, packed)
     known = {"encoder_patch_size": 14, "encoder_feature_size": 384}
     manifest = replace(manifest, name="folder", task="foreground", extras=("features",), options=known)
     assert command.next_command(manifest, packed) == (
         f"Next: `boqsa train folder_features_small --data.root '{packed}' --model.patch-size 14 --out RUN`."
     )
+    scored_larger = replace(manifest, image_size=(320, 320), options={**known, "encoder_image_size": 224})
+    assert command.next_command(scored_larger, packed) == command.next_command(manifest, packed)
 
 
 # --- check and show ---

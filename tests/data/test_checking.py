@@ -8,6 +8,7 @@ import pytest
 
 from boqsa.atomic import atomic_folder
 from boqsa.data import PackedWriter, check, write_packed
+from boqsa.data.packing import CLASSES, class_extra
 from boqsa.errors import InputError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 3, 4, 4), dtype=np.uint8)
@@ -94,3 +95,30 @@ def test_published_counts_are_those_of_the_default_split(tmp_path: Path) -> None
             writer.finish(name="flowers", source="s", licence="l", task="foreground", split_rule="r", options=options)
         lines = check(tmp_path / "packed").lines()
         assert any(" of 1020 published" in line for line in lines) == told
+
+
+def classed(path: Path, highest: int) -> Path:
+    """The same with classes of the labels up to `highest`: 1 and 3 are of class 90, 2 of none."""
+    of_label = np.array([-1, 90, -1, 90], np.int32)[: highest + 1]
+    packed = path / "packed"
+    with (
+        atomic_folder(packed) as folder,
+        PackedWriter(folder, (4, 4), extras={CLASSES: class_extra(highest)}) as writer,
+    ):
+        writer.append("train", IMAGES, MASKS, extras={CLASSES: np.stack([of_label] * 3)})
+        described = {"source": "s", "licence": "l", "split_rule": "r"}
+        writer.finish(name="coco_instances", task="multi-object", **described)
+    return packed
+
+
+def test_objects_are_counted_by_their_class(tmp_path: Path) -> None:
+    report = check(classed(tmp_path, 3))
+    assert report.ok
+    assert report.splits["train"].classes == {-1: 1, 90: 2}
+    assert "  objects of class k: none: 1, 90: 2" in report.lines()
+    assert not any("of class k" in line for line in check(pack(tmp_path / "without")).lines())
+
+
+def test_labels_beyond_those_with_a_class_are_found(tmp_path: Path) -> None:
+    report = check(classed(tmp_path, 2))
+    assert report.findings == ("train: 1 masks have labels beyond those with a class: images 0",)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from boqsa.data import Manifest, PackedDataset, check
 from boqsa.data.packing import write_packed
@@ -16,7 +17,7 @@ from boqsa.data.preparing import workplace_of
 from boqsa.errors import InputError
 from boqsa.inference import features as features_module
 from boqsa.inference import load_encoder
-from boqsa.inference.features import write_features
+from boqsa.inference.features import seen_size, write_features
 from boqsa.models import PretrainedViT
 
 
@@ -68,6 +69,24 @@ def test_all_that_was_there_and_the_features(packed: Path, encoder: PretrainedVi
     }
     assert check(tmp_path / "out").ok
     assert not workplace_of(tmp_path / "out").exists()
+
+
+def test_the_encoder_may_see_the_images_at_another_size(packed: Path, encoder: PretrainedViT, tmp_path: Path) -> None:
+    manifest = write_features(packed, encoder, tmp_path / "out", image_size=8)
+    assert (manifest.image_size, manifest.options["encoder_image_size"]) == ((16, 16), 8)
+    assert seen_size(manifest) == (8, 8)
+    assert seen_size(Manifest.load(packed)) == (16, 16), "no word of it: their own"
+    before, after = PackedDataset(packed, "train").batch(range(30)), PackedDataset(tmp_path / "out", "train")
+    found = after.batch(range(30))
+    assert all(torch.equal(before[name], found[name]) for name in ("image", "mask"))
+    pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in before["image"]]
+    small = np.stack([np.asarray(picture.resize((8, 8), Image.Resampling.BILINEAR)) for picture in pictures])
+    expected = encoder(torch.from_numpy(small).permute(0, 3, 1, 2))  # (30, 4, 16)
+    torch.testing.assert_close(found["features"].float(), expected, atol=1e-2, rtol=1e-3)
+    assert check(tmp_path / "out").ok
+    # Their own size, said or not, is the same set but for the word.
+    said = write_features(packed, encoder, tmp_path / "said", image_size=16)
+    assert said.fingerprint == write_features(packed, encoder, tmp_path / "not").fingerprint
 
 
 def test_names_and_wide_labels_and_other_extras_stay(encoder: PretrainedViT, tmp_path: Path) -> None:
@@ -152,6 +171,11 @@ def test_refusals(packed: Path, encoder: PretrainedViT, make_encoder: Callable[.
     coarse = load_encoder(make_encoder(patch_size=5, image_size=15))
     with pytest.raises(InputError, match=r"holds 16x16 images, no whole number of patches of 5 pixels; .* --size 15"):
         write_features(packed, coarse, tmp_path / "coarse")
+    with pytest.raises(InputError, match=r"image_size is 9, no whole number of patches of 4 pixels; .* --size 8"):
+        write_features(packed, encoder, tmp_path / "coarse", image_size=9)
+    for size in (0, 4097):
+        with pytest.raises(InputError, match=f"image_size is {size}; it must be from 1 to 4096"):
+            write_features(packed, encoder, tmp_path / "coarse", image_size=size)
     with pytest.raises(InputError, match=r"device 'abacus' cannot be used .*; pass cpu, or cuda"):
         write_features(packed, encoder, tmp_path / "none", device="abacus")
     with pytest.raises(InputError, match="batch_size is 0"):

@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from boqsa.metrics import MeanBestOverlap, SegmentationCovering, mean_best_overlap, segmentation_covering
+from boqsa.metrics import (
+    MeanBestOverlap,
+    SegmentationCovering,
+    class_labels,
+    mean_best_overlap,
+    segmentation_covering,
+)
 
 
 def covering_by_sets(pred: list[int], true: list[int], foreground_only: bool, weighted: bool) -> float:
@@ -154,3 +160,48 @@ def test_joined_classes_change_the_mean_best_overlap() -> None:
     pred = torch.tensor([[[0, 1, 2, 2]]])
     assert mean_best_overlap(pred, instances).tolist() == [1]
     assert mean_best_overlap(pred, instances.clamp(max=1)).item() == pytest.approx(2 / 3, abs=1e-15)
+
+
+def test_class_labels_join_the_objects_of_a_class() -> None:
+    true = torch.tensor([[[-1, 0, 1, 2, 3]], [[-2, 0, 3, 2, 1]]], dtype=torch.int16)
+    classes = torch.tensor([[9, 7, 0, 7], [9, -1, 300, 300]], dtype=torch.int32)
+    found = class_labels(true, classes)
+    # One above the class, so that class 0 is no background; what has no class is left out.
+    assert found.tolist() == [[[-1, 0, 8, 1, 8]], [[-1, 0, 301, 301, -1]]]
+    assert found.dtype == torch.int64
+
+
+def test_classes_that_do_not_belong_to_the_labels_are_refused() -> None:
+    for wrong in (torch.zeros(1, 3, 2, dtype=torch.int32), torch.zeros(1, 3), torch.zeros(2, 3, dtype=torch.int32)):
+        with pytest.raises(ValueError, match=r"classes are torch.* \(.*\); whole numbers \(1, labels\) expected"):
+            class_labels(torch.tensor([[[0, 2]]]), wrong)
+    with pytest.raises(ValueError, match="true has the label 2; classes are given of labels up to 1"):
+        class_labels(torch.tensor([[[0, 2]]]), torch.tensor([[-1, 5]]))
+    assert class_labels(torch.zeros(0, 2, 2, dtype=torch.int64), torch.zeros(0, 3, dtype=torch.int32)).shape == (
+        0,
+        2,
+        2,
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_best_overlap_of_classes_equals_the_definition(
+    random_maps: Callable[[int], tuple[Tensor, Tensor]], seed: int
+) -> None:
+    pred, true = random_maps(seed)
+    classes = np.random.default_rng(seed).integers(-1, 3, (len(true), 5))
+    metric = MeanBestOverlap()
+    joined = class_labels(true, torch.from_numpy(classes))
+    for one, other in zip(pred, joined, strict=True):  # image by image: the metric streams
+        metric.update(one[None], other[None])
+    expected = []
+    for one, other, of_label in zip(pred.flatten(1).tolist(), true.flatten(1).tolist(), classes, strict=True):
+        counted = [i for i, label in enumerate(other) if label == 0 or (label > 0 and of_label[label] >= 0)]
+        segments = [{i for i in counted if one[i] == slot} for slot in {one[i] for i in counted}]
+        present = {of_label[other[i]] for i in counted if other[i] > 0}
+        objects = [{i for i in counted if other[i] > 0 and of_label[other[i]] == name} for name in present]
+        if objects:
+            expected.append(np.mean([max(len(s & o) / len(s | o) for s in segments) for o in objects]))
+    np.testing.assert_allclose(metric.compute().item(), np.mean(expected) if expected else np.nan, rtol=0, atol=1e-12)
+    assert metric.left_out == len(true) - len(expected)

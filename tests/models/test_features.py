@@ -56,6 +56,18 @@ def test_masks_are_the_shares_of_the_patches_in_their_places(features: Tensor) -
     torch.testing.assert_close(output.masks[:, :, 0], shares.view(2, 3, 4, 4))
 
 
+@pytest.mark.parametrize("decoder", ["mlp", "autoregressive"])
+def test_masks_of_another_size_are_enlarged_in_one_step(features: Tensor, decoder: str) -> None:
+    """Field protocol: from the grid of patches straight to the size of the true masks."""
+    model = tiny(decoder=decoder)
+    output = model(features, mask_size=(30, 41))
+    shares = model.decoder(output.slots, *([features] if decoder == "autoregressive" else []))[1].view(2, 3, 4, 4)
+    expected = torch.nn.functional.interpolate(shares, (30, 41), mode="bilinear")
+    torch.testing.assert_close(output.masks[:, :, 0], expected)
+    twice = torch.nn.functional.interpolate(model(features).masks[:, :, 0], (30, 41), mode="bilinear")
+    assert not torch.isclose(expected, twice, atol=1e-4).all(), "not by way of the image's size"
+
+
 def test_the_published_size() -> None:
     """Baselines 7.1: LayerNorm, F -> F -> D; slots as elsewhere with MLP 4 D; the decoder has its own test."""
     with torch.device("meta"):

@@ -152,6 +152,46 @@ def test_another_kind_of_network(tmp_path: Path) -> None:
         PretrainedViT.from_folder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("hostile", "reason"),
+    [
+        (
+            {"hidden_size": 10**7},
+            r"describes a network of 8e\+14 numbers, and model\.safetensors beside it has 2.73e",
+        ),
+        ({"intermediate_size": 10**9}, r"describes a network of 6.6e\+10 numbers"),
+        ({"image_size": 10**8}, r"describes a network of 1e\+16 numbers"),
+        ({"num_channels": 10**12}, r"describes a network of 2.56e\+14 numbers"),
+        ({"num_hidden_layers": 100}, r"describes a network of 2.24e\+05 numbers"),
+        ({"num_hidden_layers": 10**9}, "has num_hidden_layers 1000000000; at most 100 expected"),
+        ({"num_labels": 1e9}, "has num_labels 1000000000; at most 100000 expected"),
+        ({"hidden_size": 10**12}, r"holds no network that transformers can read \(Storage size calculation overflowed"),
+        ({"hidden_size": -16}, "holds no network that transformers can read"),
+        ({"patch_size": 0}, "holds no network that transformers can read"),
+    ],
+)
+def test_a_configuration_of_terabytes_takes_no_memory(
+    hostile: dict[str, int], reason: str, encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    folder = Path(shutil.copytree(encoder_folder, tmp_path / "encoder"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | hostile))
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", lambda *_, **__: pytest.fail("memory is taken"))
+    with pytest.raises(InputError, match=reason) as raised:
+        PretrainedViT.from_folder(folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_configuration_of_gigabytes_is_not_read(encoder_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(encoder_folder, tmp_path / "encoder"))
+    with open(folder / "config.json", "r+b") as file:
+        file.truncate(2**31)  # without taking room on the disk
+    with pytest.raises(InputError, match=r"holds no network .* \(config\.json is larger than 64 MiB\)"):
+        PretrainedViT.from_folder(folder)
+
+
 def test_images_that_patches_do_not_cover(encoder_folder: Path) -> None:
     with pytest.raises(ValueError, match="images of 16x18 are no whole number of patches of 4 pixels"):
         PretrainedViT.from_folder(encoder_folder)(torch.zeros(1, 3, 16, 18))

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from boqsa.data import PackedDataset
-from boqsa.data.packing import write_packed
+from boqsa.data.packing import CLASSES, PackedWriter, class_extra, write_packed
 from boqsa.recipes import (
     DataRecipe,
     DVAETrainRecipe,
@@ -50,6 +50,22 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("squares") / "packed"
     splits = {name: draw_squares(count, seed=count) for name, count in (("train", 40), ("val", 12), ("test", 8))}
     write_packed(folder, splits, name="arrays", source="drawn", licence="none", task="multi-object", split_rule="drawn")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The test squares alone, with their classes: red is 0, green and blue are 5; the last image's have none."""
+    images, masks = draw_squares(8, seed=8)
+    folder = tmp_path_factory.mktemp("classed")
+    classes = np.full((8, 3), -1, np.int32)
+    for index in range(7):
+        for label in np.unique(masks[index][masks[index] > 0]):
+            classes[index, label] = 0 if images[index, 0][masks[index] == label].any() else 5
+    described = {"source": "drawn", "licence": "none", "split_rule": "drawn"}
+    with PackedWriter(folder, (16, 16), extras={CLASSES: class_extra(2)}) as writer:
+        writer.append("test", images, masks, extras={CLASSES: classes})
+        writer.finish(name="arrays", task="multi-object", **described)
     return folder
 
 

@@ -1,22 +1,28 @@
 """Concepts of a run: what is counted is what segmenting gives, files are whole, and other data get their own names."""
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from boqsa.atomic import write_text
+from boqsa.commands import main
 from boqsa.data import PackedDataset, builtin
-from boqsa.data.packing import PackedWriter
+from boqsa.data.packing import PackedWriter, write_packed
 from boqsa.errors import InputError, RunError
-from boqsa.inference import Segmenter
+from boqsa.inference import Segmenter, load_encoder
+from boqsa.inference.features import write_features
 from boqsa.inference.load import build_model, model_config
 from boqsa.inference.names import name_slots
-from boqsa.inference.run import CHECKPOINTS, RECIPE, write_checkpoint
-from boqsa.recipes import DataRecipe, Recipe
+from boqsa.inference.run import CHECKPOINTS, RECIPE, read_recipe, write_checkpoint
+from boqsa.plain import without_nan
+from boqsa.recipes import DataRecipe, FeaturesRecipe, Recipe
 from boqsa.training.concepts import find_concepts
 
 
@@ -25,8 +31,10 @@ def written(recipe: Recipe, run: Path) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(5)
         model = build_model(recipe)
-        if recipe.model.kind == "mixture":
+        if recipe.model.kind in ("mixture", "features"):
             with torch.no_grad():
+                if recipe.model.kind == "features":
+                    model.decoder.positions.normal_()
                 for parameter in model.decoder.parameters():
                     parameter.mul_(4)
     write_checkpoint(run / CHECKPOINTS / "last", model, config=model_config(recipe), step=7, recipe_hash=recipe.hash)
@@ -117,6 +125,64 @@ def test_sampled_slots_are_told_at_the_top(recipe: Recipe, run: Path, tmp_path: 
 def test_a_transformer_has_concepts_too(transformer_recipe: Recipe, tmp_path: Path) -> None:
     found = find_concepts(written(transformer_recipe, tmp_path / "run"), images=5)
     assert sum(one["images"] for one in found["slots"]) >= 5
+
+
+@pytest.fixture
+def features_run(recipe: Recipe, encoder_folder: Path, tmp_path: Path) -> Path:
+    """A run on features of the squares, of an encoder that stands beside it."""
+    place = Path(shutil.copytree(encoder_folder, tmp_path / "encoder"))
+    model = FeaturesRecipe(
+        patch_size=4,
+        feature_size=16,
+        num_slots=3,
+        slot_size=8,
+        mlp_size=12,
+        decoder_size=20,
+        encoder=str(place),
+        encoder_sha256=load_encoder(place).sha256,
+    )
+    return written(replace(recipe, model=model), tmp_path / "run")
+
+
+def test_a_features_model_looks_through_its_encoder(
+    features_run: Path, packed: Path, squares: Callable[..., Any], tmp_path: Path
+) -> None:
+    found = find_concepts(features_run)
+    pictures = PackedDataset(packed, "test").batch(range(8))["image"].permute(0, 2, 3, 1).numpy()
+    share = np.stack([one.share for one in Segmenter.from_pretrained(features_run).predict_batch(list(pictures))])
+    owns = share >= 1 / 128
+    assert [one["images"] for one in found["slots"]] == owns.sum(axis=0).tolist()
+    assert (features_run / "concepts.html").is_file()
+    # A set with features says the same, and none of them is read; its pictures may be larger than the encoder sees.
+    write_features(packed, load_encoder(tmp_path / "encoder"), tmp_path / "features")
+    data = replace(read_recipe(features_run).data, root=str(tmp_path / "features"))
+    again = find_concepts(features_run, data=data)
+    assert without_nan(again["slots"]) == without_nan(found["slots"])
+    assert sum(one["images"] > 0 for one in found["slots"]) > 1, "there is something to compare"
+    large = {"test": squares(5, seed=1, size=40, side=15)}
+    described = {"source": "drawn", "licence": "none", "task": "multi-object", "split_rule": "drawn"}
+    write_packed(tmp_path / "large", large, name="arrays", **described)
+    write_features(tmp_path / "large", load_encoder(tmp_path / "encoder"), tmp_path / "seen", image_size=16)
+    seen = find_concepts(features_run, data=replace(data, root=str(tmp_path / "seen")))
+    assert sum(seen["pixels"]["pixel_colour"]) == 5 * 40 * 40
+
+
+def test_the_encoder_of_a_features_model_may_have_moved(
+    features_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = (tmp_path / "encoder").rename(tmp_path / "moved")
+    assert main(["concepts", str(features_run), "--images", "3"]) == 2
+    error = capsys.readouterr().err
+    assert "name its folder with --encoder DIR" in error
+    assert error.count("\n") == 1
+    assert not list(features_run.glob("concepts*"))
+    assert main(["concepts", str(features_run), "--images", "3", "--encoder", str(moved)]) == 0
+    assert (features_run / "concepts.json").is_file()
+
+
+def test_other_models_have_no_encoder(run: Path, encoder_folder: Path) -> None:
+    with pytest.raises(InputError, match="is no features model and has no encoder; leave --encoder out"):
+        find_concepts(run, encoder=encoder_folder)
 
 
 @pytest.mark.parametrize(

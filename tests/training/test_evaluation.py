@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -221,6 +222,68 @@ def test_instances_protocol_scores_whole_objects(
     assert found["ap"] == found["precision"] == found["recall"] == found["mbo"] == found["hungarian_iou"] == 1.0
     assert found["pq"] == pytest.approx(1.0, abs=1e-6)
     assert (found["true_positives"], found["false_positives"], found["false_negatives"]) == (objects, 0, 0)
+
+
+def best_overlap_of_classes(labels: Tensor, sample: dict[str, Tensor]) -> float:
+    """The definition, pixel by pixel; images without a class are left out."""
+    means = []
+    for found, mask, classes in zip(labels.tolist(), sample["mask"].tolist(), sample["classes"].tolist(), strict=True):
+        pairs = [
+            (slot, classes[label] if label else None)
+            for row, other in zip(found, mask, strict=True)
+            for slot, label in zip(row, other, strict=True)
+            if label == 0 or (label > 0 and classes[label] >= 0)
+        ]
+        best = []
+        for name in {name for _, name in pairs if name is not None}:
+            overlaps = []
+            for slot in {slot for slot, _ in pairs}:
+                both = sum(pair == (slot, name) for pair in pairs)
+                overlaps.append(both / sum(pair[0] == slot or pair[1] == name for pair in pairs))
+            best.append(max(overlaps))
+        if best:
+            means.append(sum(best) / len(best))
+    return sum(means) / len(means)
+
+
+@pytest.mark.parametrize("protocol", [INSTANCES, EvaluateRecipe()])
+def test_where_classes_are_known_their_best_overlap_is_scored(
+    protocol: EvaluateRecipe, model: MixtureModel, transformer: TransformerModel, classed: Path, recipe: Recipe
+) -> None:
+    data = PackedDataset(classed, "test")
+    sample = data.batch(range(8))
+    for batch_size, asked in ((5, model), (1, model), (8, transformer)):
+        scores = evaluate(asked, data, replace(protocol, batch_size=batch_size))
+        with torch.no_grad():
+            output = asked.eval()(sample["image"])
+        masks = {"decoder_masks": output.masks, "attention_masks": attention_masks(output.attention, (16, 16))}
+        if asked is transformer:
+            masks = {"attention_masks": output.masks}
+        for source, shares in masks.items():
+            expected = best_overlap_of_classes(shares.squeeze(2).argmax(dim=1), sample)
+            assert scores[source]["mbo_class"] == pytest.approx(expected, abs=1e-12)
+            assert scores[source]["left_out"]["mbo_class"] == 1
+            assert scores[source]["left_out"]["mbo"] == 0
+    plain = evaluate(model, Images(sample["image"], sample["mask"]), recipe.evaluate)["decoder_masks"]
+    with_classes = evaluate(model, data, recipe.evaluate, adaptive=True)
+    assert "mbo_class" not in plain
+    assert "mbo_class" in with_classes["adaptive_masks"]
+    left_out = with_classes["decoder_masks"].pop("left_out")
+    assert {name: value for name, value in with_classes["decoder_masks"].items() if name != "mbo_class"} == {
+        name: value for name, value in plain.items() if name != "left_out"
+    }, "nothing else changes"
+    assert left_out.keys() - plain["left_out"].keys() == {"mbo_class"}
+    assert "mbo_class" not in evaluate(model, data, FOREGROUND)["decoder_masks"]
+
+
+def test_classes_that_do_not_fit_are_one_line(model: MixtureModel, classed: Path) -> None:
+    data = PackedDataset(classed, "test")
+    real = data.batch
+    data.batch = lambda indices: {**real(indices), "classes": real(indices)["classes"][:, :2]}  # type: ignore[method-assign]
+    with pytest.raises(
+        InputError, match=r"classes of this data do not fit its masks: true has the label 2; .*Prepare it"
+    ):
+        evaluate(model, data, INSTANCES)
 
 
 def test_a_transformer_is_judged_by_its_attention(

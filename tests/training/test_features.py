@@ -7,21 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from boqsa.commands import main
 from boqsa.data import PackedDataset
+from boqsa.data.packing import write_packed
 from boqsa.errors import RecipeError, RunError
 from boqsa.inference import load_encoder
 from boqsa.inference.features import write_features
 from boqsa.inference.load import load
 from boqsa.inference.run import read_recipe
-from boqsa.metrics import adjusted_rand_index, true_objects
+from boqsa.metrics import adjusted_rand_index, class_labels, true_objects
 from boqsa.models import FeaturesModel
 from boqsa.models.adaptive import needed_slots
-from boqsa.recipes import FeaturesRecipe, Recipe
+from boqsa.recipes import FeaturesRecipe, MixtureRecipe, Recipe
 from boqsa.training import step as training_step
 from boqsa.training.data import StepImages
 from boqsa.training.draws import draw_patch_orders
@@ -30,6 +32,8 @@ from boqsa.training.log import read_log
 from boqsa.training.loop import check, train
 from boqsa.training.results import evaluate_run
 from boqsa.training.step import TrainStep
+from boqsa.training.sweep.plan import PlannedRun
+from boqsa.training.sweep.plan import check_data as check_data_of_plan
 
 Change = Callable[..., Recipe]
 
@@ -204,6 +208,91 @@ def test_needed_slots_are_scored(features_recipe: Recipe, both: dict, decoder: s
     assert scores["adaptive_masks"]["ari"] == pytest.approx(float(expected.nanmean()), abs=1e-6)
     error = (needed.objects() - true_objects(sample["mask"])).abs().double().mean()
     assert scores["object_count"]["adaptive"] == pytest.approx(float(error))
+
+
+@pytest.fixture(scope="module")
+def large(squares: Callable[..., Any], encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Squares in pictures of 40 pixels, with features of the same pictures at 16."""
+    folder = tmp_path_factory.mktemp("large")
+    splits = {name: squares(count, seed=count, size=40, side=15) for name, count in (("train", 16), ("test", 6))}
+    described = {"source": "drawn", "licence": "none", "task": "multi-object", "split_rule": "drawn"}
+    write_packed(folder / "packed", splits, name="arrays", **described)
+    write_features(folder / "packed", load_encoder(encoder_folder), folder / "features", image_size=16)
+    return folder / "features"
+
+
+def test_masks_are_scored_at_the_size_of_the_true_ones(
+    tmp_path: Path, features_recipe: Recipe, large: Path, root: Path
+) -> None:
+    recipe = replace(features_recipe, data=replace(features_recipe.data, root=str(large)))
+    run = tmp_path / "run"
+    train(recipe, run, train_data=PackedDataset(large, "train"))
+    metrics = evaluate_run(run)
+    assert metrics["dataset"]["mask_size"] == [40, 40]
+    model, sample = load(run), PackedDataset(large, "test").batch(range(6))
+    assert isinstance(model, FeaturesModel)
+    with torch.no_grad():
+        output = model(sample["features"])
+        shares = model.decoder(output.slots)[1].view(6, 3, 4, 4)
+    for source, grid in (("decoder_masks", shares), ("attention_masks", output.attention.view(6, 3, 4, 4))):
+        labels = torch.nn.functional.interpolate(grid, (40, 40), mode="bilinear").argmax(dim=1)
+        expected = [best_overlap(*pair) for pair in zip(labels.numpy(), sample["mask"].numpy(), strict=True)]
+        assert metrics["scores"]["last"][source]["mbo"] == pytest.approx(np.mean(expected), abs=1e-12)
+    # Scores at another size, of other files of the same set's name, never take the place of these.
+    small = replace(recipe.data, root=str(root))
+    assert evaluate_run(run, data=small)["dataset"]["mask_size"] == [16, 16]
+    assert (run / "metrics_arrays_test.json").is_file()
+    other = tmp_path / "other"
+    train(features_recipe, other, train_data=PackedDataset(root, "train"))
+    evaluate_run(other, data=recipe.data)
+    assert (other / "metrics_arrays_test_40x40.json").is_file()
+
+
+def test_classes_go_along_and_are_scored(
+    classed: Path, encoder_folder: Path, features_recipe: Recipe, tmp_path: Path
+) -> None:
+    manifest = write_features(classed, load_encoder(encoder_folder), tmp_path / "features")
+    assert manifest.extras == ("classes", "features")
+    data = PackedDataset(tmp_path / "features", "test")
+    torch.manual_seed(0)
+    model = FeaturesModel(**_arguments(features_recipe)).eval()
+    scores = evaluate(model, data, replace(features_recipe.evaluate, task="instances", select_by="ap"))
+    sample = data.batch(range(8))
+    with torch.no_grad():
+        labels = model(sample["features"]).segmentation()
+    joined = class_labels(sample["mask"], sample["classes"])
+    expected = [best_overlap(*pair) for pair in zip(labels.numpy()[:7], joined.numpy()[:7], strict=True)]
+    assert scores["decoder_masks"]["mbo_class"] == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def best_overlap(found: np.ndarray, true: np.ndarray) -> float:
+    """The definition, slot by slot and object by object."""
+    best = []
+    for label in set(true[true > 0]):
+        pixels = true == label
+        best.append(
+            max(((found == slot) & pixels).sum() / ((found == slot) | pixels).sum() for slot in range(found.max() + 1))
+        )
+    return float(np.mean(best))
+
+
+def planned(recipe: Recipe) -> PlannedRun:
+    return PlannedRun(name="one", recipe=recipe, setting="")
+
+
+def test_features_of_images_of_another_size_are_refused(features_recipe: Recipe, large: Path, tmp_path: Path) -> None:
+    data = replace(features_recipe.data, root=str(large), image_size=40)
+    recipe = replace(features_recipe, data=data)
+    reason = (
+        r"holds features of 16x16 images, the recipe wants 40x40; compute them with --size 40, or pass --data.image-"
+    )
+    with pytest.raises(RecipeError, match=reason):
+        train(recipe, tmp_path / "run", train_data=PackedDataset(large, "train"))
+    with pytest.raises(RecipeError, match=reason):
+        check_data_of_plan([planned(recipe)])
+    check_data_of_plan([planned(replace(recipe, data=replace(data, image_size=16)))])
+    pixels = replace(recipe, model=MixtureRecipe(num_slots=3))
+    check_data_of_plan([planned(pixels)])  # it looks at the images, which are of 40
 
 
 def test_instances_are_scored(tmp_path: Path, features_recipe: Recipe, both: dict) -> None:

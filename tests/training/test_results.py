@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from boqsa.commands import main
+from boqsa.commands.evaluate import score_table
 from boqsa.data import PackedDataset, builtin, write_packed
 from boqsa.errors import BoqsaError
 from boqsa.inference.load import build_model, load, model_config
@@ -154,6 +155,17 @@ def test_command_prints_a_table(run: Path, capsys: pytest.CaptureFixture[str]) -
     shown = capsys.readouterr().out
     assert "ARI-FG" in shown
     assert "k-means" in shown
+
+
+def test_the_best_overlap_of_classes_has_a_column_where_classes_are_known(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {"ap": 0.5, "mbo": 0.4}
+    score_table(
+        "instances", "scores", ["checkpoint"], [(["last"], {**scores, "mbo_class": 0.375}), (["other"], scores)]
+    )
+    assert "mBO of" in (shown := capsys.readouterr().out)
+    assert "0.375" in shown
+    score_table("instances", "scores", ["checkpoint"], [(["last"], scores)])
+    assert "mBO of" not in capsys.readouterr().out
 
 
 def test_needed_slots_are_scored_and_their_counting_is_shown(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

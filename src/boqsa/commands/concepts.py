@@ -37,6 +37,8 @@ class Concepts:
     """last, best_loss or best_<metric>; the last one was chosen by labels."""
     iterations: int | None = None
     """Slot-attention steps; by default the trained number."""
+    encoder: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Features models: where the frozen encoder is, a folder or a name on the hub; by default where it was."""
     device: str = "cpu"
     """Where to compute."""
     json: bool = False
@@ -67,6 +69,7 @@ def main(arguments: list[str]) -> int:
             examples=chosen.examples,
             checkpoint=chosen.checkpoint,
             iterations=chosen.iterations,
+            encoder=chosen.encoder,
             device=chosen.device,
             command=" ".join(["boqsa concepts", *arguments]),
             progress=progress,

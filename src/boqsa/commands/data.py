@@ -62,6 +62,8 @@ class Prepare:
     """Which of several published editions: shapestacks, multi_dsprites, ycb, scannet, coco."""
     masks: Path | None = None
     """folder: where the masks are, if not in a sibling folder `masks`."""
+    classes: Path | None = None
+    """folder: where class pictures are, of the objects of the masks; scores of classes need them."""
     images: Path | None = None
     """coco_instances: where the images are."""
     mask_threshold: int | None = None
@@ -96,11 +98,14 @@ class Features:
     """
 
     packed: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PACKED")]
-    """Packed folder; its images go to the encoder at their size."""
+    """Packed folder."""
     encoder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENCODER")]
     """Folder that `transformers` wrote, with safetensors, or name on the hub: owner/name, owner/name@revision."""
     target: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """Folder to make; it must not exist, or be empty."""
+    size: int | None = None
+    """Height and width in pixels at which the encoder sees the images; by default their own. Images and masks of OUT
+    keep theirs, at which masks are scored."""
     batch_size: int = 16
     """Images that are encoded at a time."""
     device: str = "cpu"
@@ -308,6 +313,7 @@ def _features(arguments: list[str]) -> int:
                 chosen.packed,
                 encoder,
                 chosen.target,
+                image_size=chosen.size,
                 batch_size=chosen.batch_size,
                 device=chosen.device,
                 progress=progress,
@@ -420,23 +426,27 @@ def next_command(manifest: "Manifest", target: Path) -> str:
             f"Next: `boqsa evaluate RUN --dataset {manifest.name} --data.root {root} --split {split}` of a trained run."
         )
     task = manifest.task.replace("-", "_")
-    height, width = manifest.image_size
     features = manifest.options if "features" in manifest.extras else {}
+    height, width = manifest.image_size
+    if features:
+        from boqsa.inference.features import seen_size
+
+        height, width = seen_size(manifest)
     kinds = ("features",) if features else ("mixture", "transformer")
     recipes = [recipe for make in RECIPES.values() if (recipe := make()).model.kind in kinds]
     # A grid of patches may have any size.
     fitting = [recipe for recipe in recipes if height == width and (features or recipe.data.image_size == height)]
-    of_features = [recipe for make in RECIPES.values() if (recipe := make()).model.kind == "features"]
-    if not fitting and any(recipe.data.image_size == height == width for recipe in of_features):
-        root = shlex.quote(str(target))
-        return (
-            f"Next: `boqsa data features {root} ENCODER OUT`; recipes for {height}x{width} images read their features."
-        )
     if not fitting:
+        every = [make() for make in RECIPES.values()]
+        of_features = {recipe.data.image_size for recipe in every if recipe.model.kind == "features"}
+        encode = f"boqsa data features {shlex.quote(str(target))} ENCODER OUT"
+        if height == width and height in of_features:
+            return f"Next: `{encode}`; recipes for {height}x{width} images read their features."
         sizes = " or ".join(map(str, sorted({recipe.data.image_size for recipe in recipes})))
         return (
             f"No recipe is for {height}x{width} images: prepare with --size {sizes}, "
-            "or change model.decoder_strides and decoder_grid of one (`boqsa recipes`)."
+            "or change model.decoder_strides and decoder_grid of one (`boqsa recipes`). "
+            f"For frozen features: `{encode} --size {max(of_features)}`."
         )
 
     has_masks = any(".mask." in name for name in manifest.sha256)

@@ -102,6 +102,7 @@ _COLUMNS = {
         "precision": "precision",
         "recall": "recall",
         "mbo": "mBO",
+        "mbo_class": "mBO of classes",
         "hungarian_iou": "matched IoU",
     },
 }
@@ -136,7 +137,9 @@ def score_table(
         ]
         print_table(title, (*heads, "foreground is", "IoU", "Dice"), rows, first_whole=True)
         return
-    columns = _COLUMNS["views" if any("nv_ari" in scores for _, scores in entries) else task]
+    columns = dict(_COLUMNS["views" if any("nv_ari" in scores for _, scores in entries) else task])
+    if not any("mbo_class" in scores for _, scores in entries):  # few sets know classes
+        columns.pop("mbo_class", None)
     rows = [[*cells, *(scores.get(name, "") for name in columns)] for cells, scores in entries]
     print_table(title, (*heads, *columns.values()), rows, first_whole=True)
 
@@ -155,6 +158,7 @@ def show_scores(metrics: dict[str, Any]) -> None:
     title = ", ".join(
         [
             f"{where['name']}, {where['split']}: {where['images']} images",
+            *(["masks of {}x{} pixels".format(*where["mask_size"])] if "mask_size" in where else []),
             *(["part of the published set"] if where["partial"] else []),
             *([where["leak"]] if where["leak"] else []),
         ]

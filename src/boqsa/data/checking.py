@@ -15,7 +15,7 @@ import numpy as np
 from boqsa.data.catalog import CATALOG
 from boqsa.data.manifest import MANIFEST, Manifest
 from boqsa.data.packed import PackedDataset
-from boqsa.data.packing import shard_file
+from boqsa.data.packing import CLASSES, shard_file
 from boqsa.data.readers.source import some_of
 from boqsa.errors import InputError
 
@@ -32,6 +32,8 @@ class SplitReport:
     """Label -> images in which it occurs; empty without masks. -1 = ignore."""
     objects: dict[int, int]
     """Number of objects -> images with so many; empty without masks."""
+    classes: dict[int, int]
+    """Class -> objects of it, -1 for those without; empty where no classes are known."""
     background: float | None
     """Mean share of the pixels that are background, of those that are not ignored; None without masks."""
     expected: int | None
@@ -67,6 +69,8 @@ class CheckReport:
             if report.objects:
                 lines.append("  images with k objects: " + _histogram(report.objects))
                 lines.append("  images with label k: " + _histogram(report.label_images))
+            if report.classes:
+                lines.append("  objects of class k: " + _histogram(report.classes, unknown="none"))
             if report.background is not None:
                 lines.append(f"  background: {report.background:.3f} of the pixels")
         if manifest.leak:
@@ -135,8 +139,10 @@ def _check_split(dataset: PackedDataset) -> tuple[SplitReport, list[str]]:
     known = CATALOG.get(manifest.name)
     label_images: Counter[int] = Counter()
     objects: Counter[int] = Counter()
+    classes: Counter[int] = Counter()
     one_sided: list[int] = []
     not_black: list[int] = []
+    unclassed: list[int] = []
     shares: list[float] = []
     height, width = dataset.image_size
     piece = max(1, _PIECE_PIXELS // (height * width))
@@ -156,16 +162,23 @@ def _check_split(dataset: PackedDataset) -> tuple[SplitReport, list[str]]:
             # A foreground mask that is all or nothing cannot be scored.
             if len(labels[labels >= 0]) < 2:
                 one_sided.append(int(index))
+            if CLASSES in batch and batch[CLASSES].ndim == 2:
+                of_label = batch[CLASSES][index - start].numpy()
+                present = labels[labels > 0]
+                classes.update(of_label[present[present < len(of_label)]].tolist())
+                if labels[-1] >= len(of_label):
+                    unclassed.append(int(index))
             if known is not None and known.black_background and image[:, mask == 0].any():
                 not_black.append(int(index))
     report = SplitReport(
         images=len(dataset),
         label_images=dict(sorted(label_images.items())),
         objects=dict(sorted(objects.items())),
+        classes=dict(sorted(classes.items())),
         background=float(np.mean(shares)) if shares else None,
         expected=_expected(manifest, dataset.split),
     )
-    return report, _split_findings(dataset, report, one_sided, not_black)
+    return report, _split_findings(dataset, report, one_sided, not_black, unclassed)
 
 
 def _expected(manifest: Manifest, split: str) -> int | None:
@@ -180,7 +193,7 @@ def _expected(manifest: Manifest, split: str) -> int | None:
 
 
 def _split_findings(
-    dataset: PackedDataset, report: SplitReport, one_sided: list[int], not_black: list[int]
+    dataset: PackedDataset, report: SplitReport, one_sided: list[int], not_black: list[int], unclassed: list[int]
 ) -> list[str]:
     findings = []
     try:
@@ -207,8 +220,12 @@ def _split_findings(
             f"{dataset.split}: {len(not_black)} images are not black where their mask is background: images "
             f"{which(not_black)}; are images and masks paired rightly?"
         )
+    if unclassed:
+        findings.append(
+            f"{dataset.split}: {len(unclassed)} masks have labels beyond those with a class: images {which(unclassed)}"
+        )
     return findings
 
 
-def _histogram(counts: dict[int, int]) -> str:
-    return ", ".join(f"{'ignore' if key < 0 else key}: {count}" for key, count in counts.items())
+def _histogram(counts: dict[int, int], *, unknown: str = "ignore") -> str:
+    return ", ".join(f"{unknown if key < 0 else key}: {count}" for key, count in counts.items())

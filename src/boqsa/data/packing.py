@@ -4,7 +4,7 @@
     TARGET/<split>.image.<shard>.npy     uint8 (n, 3, H, W), RGB
     TARGET/<split>.mask.<shard>.npy      uint8 (n, H, W), 0 = background, 1.. = objects, 255 = ignore; or int16,
                                          -1 = ignore, where a picture can have more than 254 objects; optional
-    TARGET/<split>.<extra>.<shard>.npy   what some data sets have for each image: camera, scene, ...
+    TARGET/<split>.<extra>.<shard>.npy   what some data sets have for each image: camera, scene, classes, ...
     TARGET/<split>.names.txt             the source's name of each image, one a line
 
 Notable choices:
@@ -38,6 +38,8 @@ from boqsa.errors import InputError
 
 IGNORE = 255
 """How a pixel without a label is stored in eight bits; `PackedDataset` returns it as -1."""
+CLASSES = "classes"
+"""The extra that says which class the object of each label is of, int32 (labels,): from 0 up, -1 for labels without."""
 SHARD_BYTES = 2**31 - 2**20
 """Most bytes of an array of one file: 2 GiB, less a little for the header."""
 _HASHES = ".hashes"
@@ -300,6 +302,11 @@ class PackedWriter:
                 file.truncate(size)
                 file.seek(0, os.SEEK_END)
                 self._files[file_name] = file
+
+
+def class_extra(highest: int) -> Extra:
+    """The extra `CLASSES` of a set with labels up to `highest`: an entry for each, the background's too."""
+    return Extra("<i4", (highest + 1,))
 
 
 def write_packed(

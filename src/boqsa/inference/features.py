@@ -2,8 +2,10 @@
 
     OUT/<split>.features.<shard>.npy     float16 (n, N, F): of each patch, row-major; images, masks, names as they were
 
-Which encoder it was stands in the manifest's options. An interrupted call goes on when it is typed again, in batches of
-the same images, so that the result is the same bytes; beside OUT it keeps what `prepare` keeps beside its target.
+Which encoder it was stands in the manifest's options. It may see the images at another size than they have in the set:
+then the features are of the one, and masks are scored at the other. An interrupted call goes on when it is typed again,
+in batches of the same images, so that the result is the same bytes; beside OUT it keeps what `prepare` keeps beside its
+target.
 """
 
 import json
@@ -16,19 +18,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from numpy.typing import NDArray
+from torch import Tensor
 
 from boqsa.atomic import write_text
 from boqsa.data import Manifest, PackedDataset
 from boqsa.data.manifest import Option
 from boqsa.data.packing import Extra, PackedWriter
-from boqsa.data.preparing import free_target, move_into_place, workplace
+from boqsa.data.preparing import LARGEST_SIDE, free_target, move_into_place, workplace
+from boqsa.data.resample import resize_image
 from boqsa.errors import InputError
 from boqsa.inference.load import require_device
 from boqsa.models.pretrained_vit import PretrainedViT
 
 FEATURES = "features"
 """The column of a packed set."""
+_SEEN_SIZE = "encoder_image_size"
+"""The option of a manifest that says at which size the encoder saw the images, where that is not the set's own."""
 _SECONDS_BETWEEN_JOURNALS = 5.0
 
 
@@ -47,6 +54,7 @@ def write_features(
     encoder: PretrainedViT,
     target: str | Path,
     *,
+    image_size: int | None = None,
     batch_size: int = 16,
     device: str = "cpu",
     progress: Callable[[str, int, int], None] | None = None,
@@ -54,9 +62,11 @@ def write_features(
     """Pack a packed set again, with the features of each image.
 
     Args:
-        source: The packed set; its images are given to the encoder at their size.
+        source: The packed set.
         encoder: Moved to the device.
         target: The folder to make; it must not exist, or be empty.
+        image_size: Height and width in pixels at which the encoder sees the images, which are resized as `prepare`
+            does; None gives them as they are. Images and masks of the new set keep their size.
         batch_size: Images that are encoded at a time.
         device: Where.
         progress: Called with ("encoding", images done, images in all).
@@ -65,24 +75,28 @@ def write_features(
         The manifest of the new set.
 
     Raises:
-        InputError: if the source is no packed set, has features already or images that are no whole number of patches,
-            or a feature is not a number in 16 bits; or if the device cannot be used, or the target cannot be written.
+        InputError: if the source is no packed set, has features already, or a feature is not a number in 16 bits; if
+            the patches do not cover the images; or if the device cannot be used, or the target cannot be written.
     """
     manifest = Manifest.load(source)
-    grid = _grid(manifest, encoder, source)
+    if image_size is not None and not 1 <= image_size <= LARGEST_SIDE:
+        raise InputError(f"image_size is {image_size}; it must be from 1 to {LARGEST_SIDE}.")
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
+    size = manifest.image_size if image_size is None else (image_size, image_size)
+    grid = _grid(manifest, encoder, source, size)
     splits = [PackedDataset(source, split) for split in manifest.counts]
     first = splits[0][0]
     extras = {name: Extra(first[name].numpy().dtype.str, tuple(first[name].shape)) for name in manifest.extras}
     extras[FEATURES] = Extra("<f2", (grid[0] * grid[1], encoder.feature_size))
-    asked = {"source": manifest.fingerprint, "batch_size": batch_size, **encoder_options(encoder)}
+    described = encoder_options(encoder) | ({} if image_size is None else {_SEEN_SIZE: image_size})
+    asked = {"source": manifest.fingerprint, "batch_size": batch_size, **described}
     require_device(device)
     encoder.to(device)
     total, saved = sum(manifest.counts.values()), time.monotonic()
     with workplace(free_target(target)) as place:
         counts = _counts_so_far(place, asked)
-        _require_space(place, total - sum(counts.values()), extras)
+        _require_space(place, total - sum(counts.values()), manifest.image_size, extras)
         wide = any(split.wide_labels for split in splits)
         with PackedWriter(
             place / "packed", manifest.image_size, wide_labels=wide, extras=extras, counts=counts
@@ -92,7 +106,7 @@ def write_features(
                     names = split.names() or []
                     for begin in range(counts.get(split.split, 0), len(split), batch_size):
                         indices = range(begin, min(begin + batch_size, len(split)))
-                        _append(writer, split, indices, names[begin : indices.stop], encoder, device)
+                        _append(writer, split, indices, names[begin : indices.stop], encoder, size, device)
                         if progress is not None:
                             progress("encoding", sum(writer.counts.values()), total)
                         if time.monotonic() - saved >= _SECONDS_BETWEEN_JOURNALS:
@@ -112,7 +126,7 @@ def write_features(
                 foreground=manifest.foreground,
                 partial=manifest.partial,
                 leak=manifest.leak,
-                options={**manifest.options, **encoder_options(encoder)},
+                options={**manifest.options, **described},
                 notices=manifest.notices,
                 skipped=manifest.skipped,
             )
@@ -120,16 +134,23 @@ def write_features(
     return written
 
 
-def _grid(manifest: Manifest, encoder: PretrainedViT, source: str | Path) -> tuple[int, int]:
-    """Rows and columns of patches."""
-    height, width = manifest.image_size
+def seen_size(manifest: Manifest) -> tuple[int, int]:
+    """Height and width in pixels of the images that the features of a set are of."""
+    size = manifest.options.get(_SEEN_SIZE)
+    return (size, size) if type(size) is int else manifest.image_size
+
+
+def _grid(manifest: Manifest, encoder: PretrainedViT, source: str | Path, size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of patches of images of this size."""
+    height, width = size
     if FEATURES in manifest.extras:
         raise InputError(f"{source} has features already, of {manifest.options.get('encoder')}; name the set without.")
     if height % encoder.patch_size or width % encoder.patch_size:
         nearest = max(1, round(height / encoder.patch_size)) * encoder.patch_size
+        found = f"{source} holds {height}x{width} images" if size == manifest.image_size else f"image_size is {height}"
         raise InputError(
-            f"{source} holds {height}x{width} images, no whole number of patches of {encoder.patch_size} pixels; "
-            f"prepare it with --size {nearest}."
+            f"{found}, no whole number of patches of {encoder.patch_size} pixels; have the encoder see them at "
+            f"--size {nearest}."
         )
     return height // encoder.patch_size, width // encoder.patch_size
 
@@ -140,11 +161,13 @@ def _append(
     indices: range,
     names: list[str],
     encoder: PretrainedViT,
+    size: tuple[int, int],
     device: str,
 ) -> None:
     sample: dict[str, Any] = split.batch(indices)
     with torch.inference_mode():
-        features: NDArray[Any] = encoder(sample["image"].to(device)).half().cpu().numpy()
+        seen = _resized(sample["image"], size).to(device)
+        features: NDArray[Any] = encoder(seen).half().cpu().numpy()
     if not np.isfinite(features).all():
         raise InputError(f"the encoder {encoder.name} gives features of {split.path} that are no numbers in 16 bits.")
     writer.append(
@@ -154,6 +177,14 @@ def _append(
         names=names,
         extras={**{name: sample[name].numpy() for name in split.manifest.extras}, FEATURES: features},
     )
+
+
+def _resized(images: UInt8[Tensor, "B 3 H W"], size: tuple[int, int]) -> UInt8[Tensor, "B 3 h w"]:
+    """At the size that the encoder sees, by the filter that `boqsa segment` takes too."""
+    if tuple(images.shape[2:]) == size:
+        return images
+    pictures = [resize_image(image, size) for image in images.permute(0, 2, 3, 1).numpy()]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
 def _counts_so_far(place: Path, asked: dict[str, Any]) -> dict[str, int]:
@@ -172,11 +203,12 @@ def _save(place: Path, asked: dict[str, Any], writer: PackedWriter) -> None:
     write_text(place / "journal.json", json.dumps({"asked": asked, "counts": writer.flush()}))
 
 
-def _require_space(place: Path, images: int, extras: dict[str, Extra]) -> None:
+def _require_space(place: Path, images: int, size: tuple[int, int], extras: dict[str, Extra]) -> None:
     each = sum(np.dtype(column.dtype).itemsize * int(np.prod(column.shape)) for column in extras.values())
+    each += 4 * size[0] * size[1]  # image and mask, which are packed again
     free = shutil.disk_usage(place).free
     if images * each > free:
         raise InputError(
-            f"the features need {images * each / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; choose another target, or "
-            "prepare the set with a --limit."
+            f"images and features need {images * each / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; choose another "
+            "target, or prepare the set with a --limit."
         )

@@ -13,7 +13,13 @@ What a training run watches to diagnose itself (slot usage, attention entropy) d
 from boqsa.metrics.accumulate import MeanOverImages, ScoredImages
 from boqsa.metrics.background import BackgroundInTopSlots, background_in_top_slots, background_shares
 from boqsa.metrics.contingency import contingency_table
-from boqsa.metrics.covering import MeanBestOverlap, SegmentationCovering, mean_best_overlap, segmentation_covering
+from boqsa.metrics.covering import (
+    MeanBestOverlap,
+    SegmentationCovering,
+    class_labels,
+    mean_best_overlap,
+    segmentation_covering,
+)
 from boqsa.metrics.image_quality import PeakSignalToNoise, StructuralSimilarity, psnr, ssim
 from boqsa.metrics.instances import InstanceScores, InstanceSegmentation, counted_labels
 from boqsa.metrics.label_free import LabelFreeOverlap, LabelFreeScores, label_free_overlap, slot_off_border
@@ -56,6 +62,7 @@ __all__ = [
     "background_in_top_slots",
     "background_shares",
     "best_slot_overlap",
+    "class_labels",
     "contingency_table",
     "counted_labels",
     "hungarian_iou",

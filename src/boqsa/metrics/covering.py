@@ -9,7 +9,8 @@ number, which has its usual name here as well.
 
 from typing import Any
 
-from jaxtyping import Float64, Integer
+import torch
+from jaxtyping import Float64, Int64, Integer
 from torch import Tensor
 
 from boqsa.metrics.accumulate import MeanOverImages
@@ -64,10 +65,36 @@ class SegmentationCovering(MeanOverImages):
         self.add(segmentation_covering(label_map(masks_or_labels), true, self.foreground_only, self.weighted))
 
 
+def class_labels(true: Integer[Tensor, "B H W"], classes: Integer[Tensor, "B L"]) -> Int64[Tensor, "B H W"]:
+    """True labels with all objects of one class joined, for mBO_c.
+
+    Args:
+        true: True labels; 0 is the background, pixels below 0 are left out.
+        classes: The class of each label below L, from 0 up; below 0 where it has none. That of label 0 does not count.
+
+    Returns:
+        0 on the background, class + 1 on objects; -1 on pixels that are left out, and on objects without a class, for
+        nobody knows which others they belong to.
+
+    Raises:
+        ValueError: if `classes` is no row of whole numbers an image, or there is a label of L or above.
+    """
+    if classes.is_floating_point() or classes.ndim != 2 or len(classes) != len(true):
+        raise ValueError(
+            f"classes are {classes.dtype} {tuple(classes.shape)}; whole numbers ({len(true)}, labels) expected."
+        )
+    highest = int(true.max()) if true.numel() else 0
+    if highest >= classes.shape[1]:
+        raise ValueError(f"true has the label {highest}; classes are given of labels up to {classes.shape[1] - 1}.")
+    labels = true.long()
+    joined = classes.long().gather(1, labels.clamp(min=0).flatten(start_dim=1)).view_as(labels)
+    return torch.where(labels > 0, torch.where(joined < 0, -1, joined + 1), labels.clamp(min=-1))
+
+
 def mean_best_overlap(pred: Integer[Tensor, "B H W"], true: Integer[Tensor, "B H W"]) -> Float64[Tensor, " B"]:
     """mBO: `segmentation_covering` of the foreground, unweighted, under the name that later work gives it.
 
-    With instance masks as `true` it is mBO_i, with class masks (objects of one class joined) mBO_c.
+    With instance masks as `true` it is mBO_i, with class masks, as `class_labels` makes them, mBO_c.
 
     Args:
         pred: Predicted labels, from 0 up.

@@ -144,6 +144,7 @@ class FeaturesModel(
         noise: Noise | None = None,
         num_slots: int | None = None,
         which_slots: Sequence[int] | None = None,
+        mask_size: tuple[int, int] | None = None,
     ) -> Output:
         """Discover the objects of a batch of images.
 
@@ -154,10 +155,11 @@ class FeaturesModel(
             noise: The random numbers of this pass; None is deterministic for learned queries.
             num_slots: Another number of slots, for a shared Gaussian.
             which_slots: Which learned queries to use, to run with fewer slots.
+            mask_size: Height and width of the masks, in pixels; None means those of the image.
 
         Returns:
             Without reconstructions of the image; `feature_reconstruction` is what the slots made of the features. Masks
-            are each slot's share of the patches, enlarged bilinearly.
+            are each slot's share of the patches, enlarged bilinearly, in one step.
 
         Raises:
             ValueError: if the features, or the images, have other sizes than the model, or slots are asked for that do
@@ -178,7 +180,7 @@ class FeaturesModel(
         return Output(
             reconstruction=None,
             slot_reconstructions=None,
-            masks=self.masks_of(shares),
+            masks=self.masks_of(shares, mask_size or (self.image_size, self.image_size)),
             slots=slots,
             initial_slots=initial_slots,
             attention=attention,
@@ -241,10 +243,9 @@ class FeaturesModel(
             encoded: Tensor = self._encoder[0].to(given.device)(given)
             return encoded.to(dtype)
 
-    def masks_of(self, shares: Float[Tensor, "B K N"]) -> Float[Tensor, "B K 1 H W"]:
-        """Each slot's share of the patches as its share of the pixels, enlarged bilinearly."""
+    def masks_of(self, shares: Float[Tensor, "B K N"], size: tuple[int, int]) -> Float[Tensor, "B K 1 H W"]:
+        """Each slot's share of the patches as its share of the pixels of this size, enlarged bilinearly."""
         grid = shares.view(*shares.shape[:2], self.grid, self.grid)
-        size = (self.image_size, self.image_size)
         return nn.functional.interpolate(grid, size=size, mode="bilinear").unsqueeze(2)
 
     def _known_as(self) -> str:

@@ -74,9 +74,10 @@ def _of_painted_features(
     painted, shares = decoder.of_each(output.slots)  # (B, K, N, F), (B, K, N)
     painted, shares = painted.float().mT.unsqueeze(-1), shares.float()[:, :, None, :, None]  # H W are N 1
     target, spread = features.float().mT.unsqueeze(-1), _spread(features)  # (B, F, N, 1)
+    size = _size_of(output.masks)
     return FewerSlots(
         error=lambda kept: _squared_error(painted, _shared(shares, kept), target) / spread,
-        masks=lambda kept: model.masks_of(_shared(shares, kept).flatten(2)),
+        masks=lambda kept: model.masks_of(_shared(shares, kept).flatten(2), size),
     )
 
 
@@ -84,7 +85,7 @@ def _of_remembered_features(
     output: Output, model: FeaturesModel, decoder: AutoregressiveFeatureDecoder, features: Float[Tensor, "B N F"]
 ) -> FewerSlots:
     """Masks are the attention of the decoder to the kept slots."""
-    slots, spread = output.slots, _spread(features)
+    slots, spread, size = output.slots, _spread(features), _size_of(output.masks)
 
     def decoded(kept: Bool[Tensor, "B K"]) -> tuple[Float[Tensor, "B N F"], Float[Tensor, "B K N"]]:
         rebuilt = torch.empty_like(features)
@@ -96,7 +97,7 @@ def _of_remembered_features(
 
     return FewerSlots(
         error=lambda kept: (decoded(kept)[0].float() - features.float()).square().mean(dim=(1, 2)) / spread,
-        masks=lambda kept: model.masks_of(decoded(kept)[1].float()),
+        masks=lambda kept: model.masks_of(decoded(kept)[1].float(), size),
     )
 
 
@@ -118,6 +119,10 @@ def _squared_error(
     painted: Float[Tensor, "B K C H W"], masks: Float[Tensor, "B K 1 H W"], image: Float[Tensor, "B C H W"]
 ) -> Float[Tensor, "B"]:
     return ((painted * masks).sum(dim=1) - image).square().mean(dim=(1, 2, 3))
+
+
+def _size_of(masks: Float[Tensor, "B K 1 H W"]) -> tuple[int, int]:
+    return masks.shape[-2], masks.shape[-1]
 
 
 def _spread(features: Float[Tensor, "B N F"]) -> Float[Tensor, "B"]:

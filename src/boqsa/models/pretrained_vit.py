@@ -1,7 +1,8 @@
 """A frozen vision transformer of other people, as what turns an image into the features of its patches.
 
 Weights come from a folder as `transformers` writes it (`save_pretrained`): `config.json` and `model.safetensors`.
-Neither code nor pickles are taken from there. Features are the last block's output *before* the final normalisation
+Neither code nor pickles are taken from there, and the network that the one describes is counted before memory is taken
+for it: the other must be large enough to hold it. Features are the last block's output *before* the final normalisation
 (baselines 7.1), which a hook on that block catches, whatever the architecture does afterwards; class and register
 tokens, which stand in front of the patches, are left out.
 
@@ -20,10 +21,13 @@ from torch import Tensor, nn
 
 from boqsa.errors import InputError
 from boqsa.models.radiance.pretrained import digest
+from boqsa.plain import read_json
 
 KINDS = ("vit", "dinov2", "dinov2_with_registers", "dinov3_vit")
 """Values of `model_type` in config.json: patches behind a class token and registers. DINO is a `vit`."""
 WEIGHTS = "model.safetensors"
+_MOST = {"num_hidden_layers": 100, "num_labels": 100_000}
+"""Of the numbers that a configuration makes lists of before there is a network to count."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 
@@ -42,8 +46,7 @@ class PretrainedViT(nn.Module):
     def __init__(self, vit: nn.Module, *, name: str, sha256: str) -> None:
         super().__init__()
         config: Any = vit.config
-        if config.model_type not in KINDS:
-            raise InputError(f"{name} is a {config.model_type!r}; {', '.join(KINDS)} can be read (DINO is a vit).")
+        _require_kind(config, name)
         if not isinstance(config.patch_size, int):
             raise InputError(f"{name} has patches of {config.patch_size} pixels; square ones, of one number, expected.")
         self.name, self.sha256 = name, sha256
@@ -68,7 +71,8 @@ class PretrainedViT(nn.Module):
             name: What to call it; None means the folder's absolute path.
 
         Raises:
-            InputError: if the folder lacks one of them, or holds something else; or if `transformers` is not installed.
+            InputError: if the folder lacks one of them, holds something else, or weights that are too few for its
+                configuration; or if `transformers` is not installed.
         """
         folder = Path(folder)
         for part in ("config.json", WEIGHTS):
@@ -79,14 +83,23 @@ class PretrainedViT(nn.Module):
                 )
         transformers = _transformers()
         try:
+            _require_short(folder / "config.json")
             with _quiet(transformers.utils.logging):
+                config = transformers.AutoConfig.from_pretrained(
+                    str(folder), trust_remote_code=False, local_files_only=True
+                )
+                _require_kind(config, str(folder))
+                _require_weights(transformers, config, folder)
                 vit, loaded = transformers.AutoModel.from_pretrained(
                     str(folder),
+                    config=config,
                     use_safetensors=True,
                     trust_remote_code=False,
                     local_files_only=True,
                     output_loading_info=True,
                 )
+        except InputError:
+            raise
         except Exception as error:  # each version of transformers has its own errors for what a folder may hold
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(f"{folder} holds no network that transformers can read ({reason}).") from None
@@ -132,6 +145,36 @@ class PretrainedViT(nn.Module):
         if tokens.shape[1] != self._leading + patches:
             raise ValueError(f"{tokens.shape[1]} tokens found; {self._leading} and {patches} patches expected.")
         return tokens[:, self._leading :]
+
+
+def _require_kind(config: Any, name: str) -> None:
+    if config.model_type not in KINDS:
+        raise InputError(f"{name} is a {config.model_type!r}; {', '.join(KINDS)} can be read (DINO is a vit).")
+
+
+def _require_short(path: Path) -> None:
+    """Go on if a configuration is small, and asks for no long lists."""
+    content = read_json(path)
+    for name, most in _MOST.items():
+        value = content.get(name) if isinstance(content, dict) else None
+        if isinstance(value, int | float) and value > most:
+            raise InputError(f"{path} has {name} {value:.15g}; at most {most} expected.")
+
+
+def _require_weights(transformers: Any, config: Any, folder: Path) -> None:
+    """Go on if the weights are enough for the network of a configuration, counted on a device that has no memory.
+
+    A number takes a byte at least, so that no more memory is taken than a few times the size of the file.
+    """
+    with torch.device("meta"):
+        network = transformers.AutoModel.from_config(config, trust_remote_code=False)
+    needed = sum(part.numel() for part in (*network.parameters(), *network.buffers()))
+    size = (folder / WEIGHTS).stat().st_size
+    if needed > size:
+        raise InputError(
+            f"{folder / 'config.json'} describes a network of {needed:.3g} numbers, and {WEIGHTS} beside it has "
+            f"{size:.3g} bytes: they are not of one network; download both again."
+        )
 
 
 def _blocks(vit: nn.Module, count: int) -> nn.ModuleList:

@@ -46,6 +46,11 @@ SCORES = {
     "mbo": Explanation(
         "mBO", "Mean best overlap: MSC-FG under the name that later work gives it.", "0 to 1, higher is better"
     ),
+    "mbo_class": Explanation(
+        "mBO of classes",
+        "The same where all objects of one class count as one object; those without a class are left out.",
+        "0 to 1, higher is better",
+    ),
     "hungarian_iou": Explanation(
         "Matched IoU",
         "The same where each mask may serve one object only (Hungarian matching); an object without one counts as 0.",

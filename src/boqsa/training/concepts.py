@@ -1,7 +1,8 @@
 """The concepts of a run: look at a split, count what each slot binds, and write the page on which people name slots.
 
 The model is asked as `boqsa segment` asks it, so that what the page shows of a slot is what the slot will do there:
-slots that are samples start from the same numbers for every image.
+slots that are samples start from the same numbers for every image, and a features model looks at the pictures through
+its encoder, so that the set needs no features.
 
 Images are read twice: once to count, and of those that are shown once more to draw them. So no more than a batch of
 them is in memory.
@@ -26,9 +27,10 @@ from boqsa.inference.names import read_names
 from boqsa.inference.run import checkpoint_folder, read_manifest, read_recipe, refuse_links
 from boqsa.inference.segment import Segmentation, Segmenter
 from boqsa.plain import without_nan
-from boqsa.recipes import DataRecipe
+from boqsa.recipes import DataRecipe, FeaturesRecipe
 from boqsa.reports.concepts import RegionPictures, concepts_html
 from boqsa.reports.regions import mean_mask_picture, region_cut_out, region_in_place
+from boqsa.training.data import open_split
 from boqsa.training.results import open_for, suffix_of
 
 IMAGES, EXAMPLES = 1_000, 8
@@ -57,6 +59,7 @@ def find_concepts(
     examples: int = EXAMPLES,
     checkpoint: str = "last",
     iterations: int | None = None,
+    encoder: str | Path | None = None,
     device: str = "cpu",
     command: str = "",
     progress: Callable[[int, int], None] | None = None,
@@ -71,6 +74,7 @@ def find_concepts(
         examples: Most regions of each kind that the page shows of a slot.
         checkpoint: "last", "best_loss" or "best_<metric>".
         iterations: Slot-attention steps; None means the trained number.
+        encoder: Of a features model: where its encoder is, as for `Segmenter.from_pretrained`.
         device: Where the model is.
         command: What the user typed, for the page.
         progress: Called with (images done, images in all).
@@ -80,7 +84,8 @@ def find_concepts(
         number of iterations than the run's own both files have it in their names, as `metrics.json` does.
 
     Raises:
-        RunError, InputError, RecipeError: if the run, its names, its checkpoint or the data cannot be used.
+        RunError, InputError, RecipeError: if the run, its names, its checkpoint, its encoder or the data cannot be
+            used.
     """
     folder = Path(run)
     recipe = read_recipe(folder)
@@ -91,10 +96,13 @@ def find_concepts(
             raise InputError(f"the {name} is {value}; it must be at least {least}.")
     names = read_names(folder, recipe.model.num_slots)
     step = read_manifest(checkpoint_folder(folder, checkpoint))["step"]
-    segmenter = Segmenter.from_pretrained(folder, checkpoint=checkpoint, iterations=iterations, device=device)
+    segmenter = Segmenter.from_pretrained(
+        folder, checkpoint=checkpoint, iterations=iterations, encoder=encoder, device=device
+    )
     data = data or recipe.data
     split = split or data.test_split
-    dataset = open_for(recipe, data, split)
+    takes_features = isinstance(recipe.model, FeaturesRecipe)
+    dataset = open_split(data, split) if takes_features else open_for(recipe, data, split)
     count = min(images, len(dataset)) if images else len(dataset)
     size = recipe.evaluate.batch_size
 
@@ -147,9 +155,10 @@ def _looked(
     segmenter: Segmenter, dataset: PackedDataset, indices: Sequence[int], size: int
 ) -> Iterator[tuple[Sequence[int], Mapping[str, Any], Iterator[Segmentation]]]:
     """Batches of a split with what the model finds in them."""
+    columns = ["image", "mask"] if dataset.has_masks else ["image"]
     for first in range(0, len(indices), size):
         chosen = indices[first : first + size]
-        sample = dataset.batch(chosen)
+        sample = dataset.batch(chosen, columns=columns)
         pictures = list(sample["image"].permute(0, 2, 3, 1).numpy())  # (H, W, 3) each
         yield chosen, sample, segmenter.predict_batch(pictures)
 

@@ -2,7 +2,8 @@
 
 Evaluation is in fp32, whatever the training used, and without noise. Slots that are samples of a Gaussian are
 drawn by the image's place in the split, so scores depend neither on the batch size nor on what ran before. A
-score is a mean over images; instance scores and the fixed slot belong to the whole set.
+score is a mean over images; instance scores and the fixed slot belong to the whole set. Masks are scored at the size of
+the true ones, which for a features model need not be that of the images that its encoder saw.
 
 In a job of several processes each takes every n-th batch, the metrics add up over all of them, and all get the same
 scores: no image counts twice.
@@ -11,9 +12,9 @@ A transformer model has no masks but those of attention, and three reconstructio
 most probable ones, where the published evaluation samples them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import isqrt
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from boqsa.data import PackedDataset
+from boqsa.data.packing import CLASSES
 from boqsa.errors import InputError
 from boqsa.metrics import (
     AdjustedRandIndex,
@@ -37,6 +39,7 @@ from boqsa.metrics import (
     ObjectCount,
     ScoredImages,
     SegmentationCovering,
+    class_labels,
 )
 from boqsa.models import FeaturesModel, Output, TransformerModel
 from boqsa.models.adaptive import has_adaptive_slots, needed_slots
@@ -45,7 +48,7 @@ from boqsa.recipes import EvaluateRecipe
 from boqsa.reports import main_masks
 from boqsa.training.diagnostics import Diagnostics
 from boqsa.training.draws import samples
-from boqsa.training.features import model_input
+from boqsa.training.features import mask_options, model_input
 from boqsa.training.processes import rank_and_count
 from boqsa.training.stability import update_spectral_norm
 from boqsa.training.view_evaluation import evaluate_views
@@ -63,8 +66,8 @@ class ImageSplit(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: Any) -> dict[str, Tensor]:
-        """`image` uint8 (B, 3, H, W), `mask` int64 (B, H, W) with -1 = ignore if there are masks, and `features`
-        (B, N, F) where the model takes those."""
+        """`image` uint8 (B, 3, H, W), `mask` int64 (B, H, W) with -1 = ignore if there are masks, `features` (B, N, F)
+        where the model takes those, and `classes` (B, labels) of the objects of masks where they are known."""
 
 
 def evaluate(
@@ -102,7 +105,8 @@ def evaluate(
         `loss` (the model's own) and `images`; `decoder_masks` (of a mixture or a features model) and
         `attention_masks`: a value for each metric, and `left_out`, how many images had nothing to score, by metric;
         `reconstruction` in each convention of spec 4.2, absent for a features model, whose `loss` is its error;
-        `diagnostics`. Without masks the two mask entries are absent. With `adaptive` also
+        `diagnostics`. Without masks the two mask entries are absent; where the classes of objects are known, and `mbo`
+        is a metric, they have `mbo_class` too. With `adaptive` also
         `adaptive_masks`, and `object_count`: mean absolute errors of the number of needed slots that are objects, of
         the number of slots that own a pixel less one, and of the best constant.
 
@@ -110,7 +114,8 @@ def evaluate(
         `reconstruction_generated` beside `reconstruction`, which is the dVAE's; and `tokens`: `vocabulary`, how many
         of it were `used`, and the `perplexity` of their use (1 to `used`).
     """
-    needed = _NeededSlots(model, protocol, device) if adaptive else None
+    first = split.batch([0])
+    needed = _NeededSlots(model, protocol, device, classes=CLASSES in first) if adaptive else None
     if isinstance(model, RadianceModel):
         if num_slots is not None or not isinstance(split, PackedDataset):
             raise ValueError("a radiance model is scored with its own slots, on a packed set of views.")
@@ -121,7 +126,7 @@ def evaluate(
     transformer = model if isinstance(model, TransformerModel) else None
     sources = ("attention_masks",) if transformer else ("decoder_masks", "attention_masks")
     scores: dict[str, dict[str, ScoredImages]] = {
-        source: _metrics(protocol, device) for source in sources if split.has_masks
+        source: _metrics(protocol, device, classes=CLASSES in first) for source in sources if split.has_masks
     }
     paints = not isinstance(model, FeaturesModel)
     reconstruction = _Errors(device)
@@ -134,8 +139,8 @@ def evaluate(
         with torch.inference_mode():
             # The first image says what there is to add up, also where this process will have no batch of its own.
             slots = {} if num_slots is None else {"num_slots": num_slots}
-            first = model_input(model, split.batch([0])).to(device)
-            example: Output = model(first, noise=samples(model, np.arange(1), device, **slots), **slots)
+            asked = {"iterations": iterations, **slots, **mask_options(model, first)}
+            example = _output(model, model_input(model, first).to(device), np.arange(1), asked)
             losses = {name: _BatchMean().to(device) for name in example.losses}
             diagnostics = Diagnostics.like(example).to(device)
             for begin in range(rank * size, count, processes * size):
@@ -143,14 +148,18 @@ def evaluate(
                 sample = split.batch(indices)
                 image = sample["image"].to(device)
                 taken = model_input(model, sample).to(device)
-                noise = samples(model, indices, device, **slots)
-                output: Output = model(taken, iterations=iterations, noise=noise, **slots)
-                true = sample["mask"].to(device) if split.has_masks else None
+                output = _output(model, taken, indices, asked)
+                true = _true_labels(sample, device) if split.has_masks else None
                 unit = image.float() / 255
                 for name, value in output.losses.items():
                     losses[name].update(value, len(indices))
                 information = tokens.update(output, unit, begin) if tokens else None
-                diagnostics.update(output, unit if paints else taken.float(), true, slot_information=information)
+                diagnostics.update(
+                    output,
+                    unit if paints else taken.float(),
+                    None if true is None else true.objects,
+                    slot_information=information,
+                )
                 if output.reconstruction is not None:
                     reconstruction.update(output.reconstruction, unit)
                 if true is not None:
@@ -179,6 +188,13 @@ def evaluate(
     }
 
 
+def _output(model: nn.Module, taken: Tensor, indices: Int[np.ndarray, "B"], asked: Mapping[str, Any]) -> Output:
+    """What a model makes of a batch."""
+    noise = samples(model, indices, taken.device, num_slots=asked.get("num_slots"))
+    output: Output = model(taken, noise=noise, **asked)
+    return output
+
+
 def _spectral_norm(
     model: nn.Module, split: ImageSplit, count: int, size: int, iterations: int | None, device: torch.device | str
 ) -> float | None:
@@ -195,36 +211,56 @@ def _spectral_norm(
     return total
 
 
-def _update(metrics: dict[str, ScoredImages], masks: Tensor, true: Tensor, indices: Int[np.ndarray, "B"]) -> None:
-    for metric in metrics.values():
+class _TrueLabels(NamedTuple):
+    """Of a batch."""
+
+    objects: Int[Tensor, "B H W"]
+    classes: Int[Tensor, "B H W"] | None
+    """The same with the objects of a class joined, where classes are known."""
+
+
+def _true_labels(sample: Mapping[str, Tensor], device: torch.device | str) -> _TrueLabels:
+    objects = sample["mask"].to(device)
+    if CLASSES not in sample:
+        return _TrueLabels(objects, None)
+    try:
+        return _TrueLabels(objects, class_labels(objects, sample[CLASSES].to(device)))
+    except ValueError as error:
+        raise InputError(f"the classes of this data do not fit its masks: {error} Prepare it again.") from None
+
+
+def _update(metrics: dict[str, ScoredImages], masks: Tensor, true: _TrueLabels, indices: Int[np.ndarray, "B"]) -> None:
+    for name, metric in metrics.items():
         if isinstance(metric, InstanceSegmentation):
-            metric.update(masks, true, torch.from_numpy(indices))
+            metric.update(masks, true.objects, torch.from_numpy(indices))
         else:
-            metric.update(masks, true)
+            metric.update(masks, true.classes if name == "mbo_class" else true.objects)
 
 
 class _NeededSlots:
     """Scores of the slots that each image needs, and how well they count."""
 
-    def __init__(self, model: nn.Module, protocol: EvaluateRecipe, device: torch.device | str) -> None:
+    def __init__(
+        self, model: nn.Module, protocol: EvaluateRecipe, device: torch.device | str, *, classes: bool
+    ) -> None:
         if not has_adaptive_slots(model):
             raise InputError("adaptive slots are for mixture, transformer and features models; leave adaptive out.")
         self._model = model
-        self._metrics = _metrics(protocol, device)
+        self._metrics = _metrics(protocol, device, classes=classes)
         self._counts = {name: ObjectCount().to(device) for name in ("adaptive", "slots_with_pixels")}
 
     def update(
         self,
         output: Output,
         given: Float[Tensor, "B 3 H W"] | Float[Tensor, "B N F"],
-        true: Int[Tensor, "B H W"],
+        true: _TrueLabels,
         indices: Int[np.ndarray, "B"],
     ) -> None:
         """Take in a batch, images in [0, 1], or features."""
         found = needed_slots(output, given, self._model)
         owned = nn.functional.one_hot(output.segmentation().flatten(1), output.masks.shape[1])  # (B, P, K)
-        self._counts["adaptive"].update(found.objects(), true)
-        self._counts["slots_with_pixels"].update(owned.any(dim=1).sum(dim=1) - 1, true)
+        self._counts["adaptive"].update(found.objects(), true.objects)
+        self._counts["slots_with_pixels"].update(owned.any(dim=1).sum(dim=1) - 1, true.objects)
         _update(self._metrics, found.masks, true, indices)
 
     def compute(self) -> dict[str, Any]:
@@ -347,7 +383,7 @@ def headline(scores: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in main_masks(scores).items() if name != "left_out"}
 
 
-def _metrics(protocol: EvaluateRecipe, device: torch.device | str) -> dict[str, ScoredImages]:
+def _metrics(protocol: EvaluateRecipe, device: torch.device | str, *, classes: bool) -> dict[str, ScoredImages]:
     metrics: dict[str, ScoredImages]
     if protocol.task == "foreground":
         metrics = {
@@ -374,6 +410,8 @@ def _metrics(protocol: EvaluateRecipe, device: torch.device | str) -> dict[str, 
             "mbo": MeanBestOverlap(),
             "hungarian_iou": HungarianIoU(),
         }
+    if classes and "mbo" in metrics:
+        metrics["mbo_class"] = MeanBestOverlap()  # of masks whose objects of one class are joined
     return {name: metric.to(device) for name, metric in metrics.items()}
 
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
 from boqsa.data import PackedDataset
 from boqsa.errors import RecipeError
-from boqsa.inference.features import FEATURES
+from boqsa.inference.features import FEATURES, seen_size
 from boqsa.models import FeaturesModel
 from boqsa.recipes import FeaturesRecipe, Recipe
+from boqsa.training.data import require_image_size
 
 
 def model_input(model: nn.Module, sample: Mapping[str, Tensor]) -> Tensor:
@@ -33,17 +35,36 @@ def with_encoder(recipe: Recipe, data: PackedDataset) -> Recipe:
     return replace(recipe, model=model)
 
 
-def require_features(data: PackedDataset, model: FeaturesRecipe) -> None:
-    """Go on if a packed set has the features that a model takes.
+def mask_options(model: nn.Module, sample: Mapping[str, Tensor]) -> dict[str, Any]:
+    """How to ask a model for masks of the size of the true ones, which is that of the set's images: a features model
+    enlarges its own to any size, in one step; all others look at these images."""
+    return {"mask_size": tuple(sample["image"].shape[-2:])} if isinstance(model, FeaturesModel) else {}
+
+
+def require_input(data: PackedDataset, recipe: Recipe) -> None:
+    """Go on if a packed set has what the model of a recipe takes: images of its size, or the features of such.
 
     Raises:
-        RecipeError: if it has none, or those of other sizes or of another encoder.
+        RecipeError: as `require_image_size`; or if it has no features, or those of other sizes or of another encoder.
     """
+    if isinstance(recipe.model, FeaturesRecipe):
+        _require_features(data, recipe.model, recipe.data.image_size)
+    else:
+        require_image_size(data, recipe.data.image_size)
+
+
+def _require_features(data: PackedDataset, model: FeaturesRecipe, image_size: int) -> None:
     known = data.manifest.options
     if FEATURES not in data.manifest.extras:
         raise RecipeError(
             f"{data.path} holds no features; compute them by `boqsa data features {data.path} ENCODER OUT`, then pass "
             "--data.root OUT."
+        )
+    height, width = seen_size(data.manifest)
+    if (height, width) != (image_size, image_size):
+        raise RecipeError(
+            f"{data.path} holds features of {height}x{width} images, the recipe wants {image_size}x{image_size}; "
+            f"compute them with --size {image_size}, or pass --data.image-size {height}."
         )
     sizes = known.get("encoder_patch_size"), known.get("encoder_feature_size")
     if sizes != (model.patch_size, model.feature_size):

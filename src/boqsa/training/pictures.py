@@ -11,7 +11,7 @@ from boqsa.models.radiance import RadianceModel, photographs
 from boqsa.reports import segmentation_grid
 from boqsa.training.draws import samples
 from boqsa.training.evaluation import ImageSplit
-from boqsa.training.features import model_input
+from boqsa.training.features import mask_options, model_input
 from boqsa.training.view_evaluation import labels_at
 from boqsa.training.views import SceneViews
 
@@ -49,7 +49,8 @@ def draw_scenes(
     try:
         with torch.inference_mode():
             taken = model_input(model, sample).to(device)
-            output: Output = model(taken, iterations=iterations, noise=samples(model, indices, device))
+            noise = samples(model, indices, device)
+            output: Output = model(taken, iterations=iterations, noise=noise, **mask_options(model, sample))
             more = {}
             if isinstance(model, TransformerModel):
                 assert output.reconstruction is not None

@@ -28,13 +28,13 @@ from boqsa.inference.run import (
 )
 from boqsa.models.radiance.pretrained import digest, lpips_from
 from boqsa.plain import without_nan
-from boqsa.recipes import DataRecipe, EvaluateRecipe, FeaturesRecipe, Recipe
+from boqsa.recipes import DataRecipe, EvaluateRecipe, Recipe
 from boqsa.reports import save_png, write_report
 from boqsa.training.baseline import baselines
-from boqsa.training.data import open_split, require_image_size
+from boqsa.training.data import open_split
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate, headline
-from boqsa.training.features import require_features
+from boqsa.training.features import require_input
 from boqsa.training.log import read_log
 from boqsa.training.machine import machine_facts
 from boqsa.training.pictures import draw_scenes
@@ -42,7 +42,7 @@ from boqsa.training.pictures import draw_scenes
 HEADLINE = (
     *("ari", "ari_fg", "msc_fg", "nv_ari", "nv_ari_fg"),
     *("iou", "dice", "intersection_iou", "intersection_dice", "border_iou", "border_dice", "fixed_iou", "fixed_dice"),
-    *("ap", "pq", "f1", "precision", "recall"),
+    *("ap", "pq", "f1", "precision", "recall", "mbo", "mbo_class"),
 )
 PICTURES = 12
 GENERATED = 32
@@ -137,6 +137,7 @@ def evaluate_run(
             "fingerprint": dataset.manifest.fingerprint,
             "partial": dataset.manifest.partial,
             "leak": dataset.manifest.leak,
+            **({"mask_size": list(dataset.image_size)} if dataset.has_masks else {}),
         },
         "scores": scores,
         **({"damaged": damaged} if damaged else {}),
@@ -203,11 +204,8 @@ def open_for(recipe: Recipe, data: DataRecipe, split: str) -> PackedDataset:
         RecipeError, InputError: as `open_split`; or if its images have another size than the model takes, or lack the
             features that it takes.
     """
-    size = recipe.data.image_size
-    dataset = open_split(replace(data, image_size=size), split)
-    require_image_size(dataset, size)
-    if isinstance(recipe.model, FeaturesRecipe):
-        require_features(dataset, recipe.model)
+    dataset = open_split(replace(data, image_size=recipe.data.image_size), split)
+    require_input(dataset, recipe)
     return dataset
 
 
@@ -230,6 +228,9 @@ def suffix_of(run: Path, recipe: Recipe, data: DataRecipe, dataset: PackedDatase
     )
     objects = "" if data.scene_objects == recipe.data.scene_objects else "-{}-{}".format(*data.scene_objects)
     parts = [] if is_own else [data.name + objects, dataset.split]
+    size = recipe.data.image_size
+    if not is_own and dataset.image_size != (size, size):  # a features model, whose masks are scored at another size
+        parts.append("{}x{}".format(*dataset.image_size))
     if iterations is not None:
         parts.append(f"iterations{iterations}")
     return "".join(f"_{part}" for part in parts)

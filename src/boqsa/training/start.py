@@ -14,10 +14,9 @@ from boqsa.errors import RecipeError, RunError
 from boqsa.inference.load import build_model
 from boqsa.inference.run import CHECKPOINTS, MANIFEST, RECIPE, checkpoint_folder, load_weights, misfit
 from boqsa.models.published import Model
-from boqsa.recipes import FeaturesRecipe, Recipe
+from boqsa.recipes import Recipe
 from boqsa.slots import LearnedQueries
-from boqsa.training.data import require_image_size
-from boqsa.training.features import require_features
+from boqsa.training.features import require_input
 from boqsa.training.views import SceneViews
 
 
@@ -29,9 +28,7 @@ def check_data(recipe: Recipe, train: PackedDataset, validation: PackedDataset |
             evaluations and there are none.
     """
     for data in filter(None, (train, validation)):
-        require_image_size(data, recipe.data.image_size)
-        if isinstance(recipe.model, FeaturesRecipe):
-            require_features(data, recipe.model)
+        require_input(data, recipe)
         if recipe.model.kind == "radiance":
             least = recipe.train.radiance.views if data is train else recipe.evaluate.radiance.views
             SceneViews(data, least=least)

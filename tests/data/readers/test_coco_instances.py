@@ -184,6 +184,47 @@ def test_many_objects_need_wide_labels(count: int, wide: bool, tmp_path: Path) -
     assert len(np.unique(shrunk)) == len(np.unique(mask[1::2, 1::2]))
 
 
+def test_classes_are_those_of_the_labels(tmp_path: Path) -> None:
+    """Annotations in the order of the file, not of their ids; one is hidden, one too small, one cropped away."""
+    annotations = [
+        TWO_PARTS | {"category_id": 7},
+        LARGE | {"category_id": 0},
+        annotation(3, [box(1, 1, 4, 4)], area=999, category_id=8),  # hidden by the next
+        annotation(2, [box(0, 0, 12, 12)], area=1, category_id=9),
+        annotation(4, [box(0, 20, 1, 21)], area=1, category_id=9),  # one pixel
+        annotation(1, [box(30, 0, 40, 8)], category_id=3),  # left of the central square
+        CROWD | {"category_id": "people"},  # no object, so it needs none
+        SMALL | {"category_id": 90},
+    ]
+    path = write(tmp_path, *annotations)
+    sample = load(path, min_area=2 / 2400)
+    classes = sample.extras["classes"]
+    assert classes.dtype == np.int32
+    # Labels by id: 1, 2, 11, 12, 31; room for all seven objects of the image.
+    assert classes.tolist() == [-1, 3, 9, 90, 0, 7, -1, -1]
+    assert [classes[sample.mask[at]] for at in ((0, 0), (20, 35), (36, 22), (5, 18))] == [9, 90, 0, 7]
+    cropped = load(path, min_area=2 / 1600, crop="centre", image_size=(40, 40))
+    assert cropped.extras["classes"].tolist() == [-1, 9, 90, 0, 7, -1, -1, -1], "numbered anew with the labels"
+    large = load(path, min_area=109 / 2400)
+    assert large.extras["classes"].tolist() == [-1, 9, 0, 7, -1, -1, -1, -1]
+    options = {"images": str(tmp_path / "pictures"), "image_size": SIZE, "crop": "none", "split": "val"}
+    manifest = prepare("coco_instances", path, tmp_path / "packed", **options)
+    assert manifest.extras == ("classes",)
+    assert check(tmp_path / "packed").ok
+    found = PackedDataset(tmp_path / "packed", "val").batch([0])
+    assert found["classes"][0].tolist() == load(path).extras["classes"].tolist()
+
+
+@pytest.mark.parametrize("category", [None, "dog", 1.0, True, -1, 2**31])
+def test_without_a_usable_category_there_are_no_classes(category: Any, tmp_path: Path) -> None:
+    path = write(tmp_path, LARGE, SMALL | {"category_id": category})
+    source = coco_instances.read(path, images=tmp_path / "pictures")
+    assert not source.extras
+    assert source.notices == ["1 annotations have no usable category_id: packed without classes"]
+    assert not load(path).extras
+    assert load(path).mask.max() == 2
+
+
 def test_splits_by_id_or_by_name(tmp_path: Path) -> None:
     images = [{"id": k, "file_name": f"{100 - k}.png", "height": 40, "width": 60} for k in range(60)]
     path = write(tmp_path, LARGE, images=images)
@@ -360,7 +401,9 @@ def test_stand_in(tmp_path: Path) -> None:
     assert manifest.counts == {"train": 8, "val": 2, "test": 2}
     assert len(manifest.notices) == 2  # that it is a stand-in, and
     assert manifest.notices[1].startswith("4 images: crowd regions")
-    assert check(tmp_path / "packed").ok
+    report = check(tmp_path / "packed")
+    assert report.ok
+    assert all(set(counted.classes) == {1} for counted in report.splits.values())
     for split in manifest.counts:
         packed = PackedDataset(tmp_path / "packed", split)
         names = packed.names()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boqsa.data import prepare
+from boqsa.data import check, prepare
 from boqsa.data.mimic.content import Content
 from boqsa.data.mimic.folder import write_folder
 from boqsa.data.packed import PackedDataset
@@ -258,6 +258,100 @@ def test_a_folder_that_an_archive_wrapped_around_and_links(tmp_path: Path) -> No
     assert [item.name for item in source.items()] == ["images/a.png", "images/more/b.png"]
     assert source.options["masks"] == "masks"
     assert all(sample.mask.max() == 3 for _, sample in loaded(source))
+
+
+def voc(root: Path) -> Path:
+    """Two splits in the layout of PASCAL VOC: palette pictures of objects and of classes, 255 around them."""
+    for split in ("train", "val"):
+        picture(root / f"images/{split}/a.jpg")
+    objects, classes = np.zeros((2, 30, 40), np.uint8)
+    objects[2:12, 8:20], classes[2:12, 8:20] = 1, 15
+    objects[14:20, 8:20], classes[14:20, 8:20] = 2, 15
+    objects[22:28, 8:20], classes[22:28, 8:20] = 3, 7
+    classes[22:24, 8:20] = 15  # a third of it
+    objects[0, :], classes[0, :] = 255, 255
+    objects[29, 10:30] = 5  # and the classes know nothing of it
+    label_map(root / "masks/val/a.png", objects, mode="P")
+    label_map(root / "SegmentationClass/val/a.png", classes, mode="P")
+    return root
+
+
+@pytest.mark.parametrize("named", ["name", "path"])
+def test_classes_are_those_of_the_objects_pixels(named: str, tmp_path: Path) -> None:
+    root = voc(tmp_path)
+    classes = "SegmentationClass" if named == "name" else root / "SegmentationClass"
+    source = folder.read(root, image_size=(30, 30), classes=classes)
+    assert source.options["classes"] == str(classes)
+    (_, bare), (_, sample) = loaded(source)
+    assert bare.mask is None
+    assert bare.extras["classes"].tolist() == [-1] * 6
+    assert sample.extras["classes"].tolist() == [-1, 15, 15, 7, -1, -1]
+    assert sample.extras["classes"].dtype == np.int32
+    assert sample.notices == (
+        "objects without a class, left out of scores of classes",
+        "objects of several classes, given that of most of their pixels",
+    )
+    manifest = prepare("folder", root, tmp_path / "packed", classes=classes, image_size=(30, 30))
+    assert manifest.extras == ("classes",)
+    assert check(tmp_path / "packed").splits["val"].classes == {-1: 1, 7: 1, 15: 2}
+    # Without the option, the set is what it was before there were classes.
+    plain = folder.read(root, image_size=(30, 30))
+    assert not plain.extras
+    assert "classes" not in plain.options
+    assert [sample.extras for _, sample in loaded(plain)] == [{}, {}]
+
+
+def test_classes_lie_beside_the_images_of_one_split_or_among_all(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    label_map(tmp_path / "masks/a.png", corner(2))
+    label_map(tmp_path / "kinds/a.png", corner(9))
+    source = folder.read(tmp_path, classes="kinds")
+    assert [item.name for item in source.items()] == ["a.png"], "class pictures are no images"
+    assert first(source).extras["classes"].tolist() == [-1, -1, 9]
+    shutil.rmtree(tmp_path / "masks")
+    for kind in ("images", "masks", "kinds"):
+        (tmp_path / "again/val" / kind).mkdir(parents=True)
+    picture(tmp_path / "again/val/images/a.png")
+    label_map(tmp_path / "again/val/masks/a.png", corner(1))
+    label_map(tmp_path / "again/val/kinds/a.png", corner(4))
+    assert first(folder.read(tmp_path / "again", classes="kinds")).extras["classes"].tolist() == [-1, 4]
+
+
+def test_mistakes_with_classes(tmp_path: Path) -> None:
+    root = voc(tmp_path)
+    with pytest.raises(InputError, match="the class picture folder none does not exist"):
+        folder.read(root, classes="none")
+    label_map(root / "SegmentationClass/val/b.png", corner(1))
+    picture(root / "images/val/b.jpg")
+    label_map(root / "masks/val/b.png", corner(1))
+    (root / "SegmentationClass/val/a.png").rename(root / "SegmentationClass/val/c.png")
+    with pytest.raises(InputError, match=r"a\.jpg has no class picture, though others have one"):
+        loaded(folder.read(root, classes="SegmentationClass"))
+    (root / "SegmentationClass/val/b.png").unlink()
+    with pytest.raises(InputError, match=r"no class picture of .* pairs with a mask of .*: the first one is 'c'"):
+        folder.read(root, classes="SegmentationClass")
+    picture(root / "SegmentationClass/val/a.png")
+    with pytest.raises(InputError, match=r"a\.png has colours; a palette index or a grey value for each class"):
+        loaded(folder.read(root, classes="SegmentationClass"))
+    label_map(root / "SegmentationClass/val/a.png", corner(1, size=(30, 30)))
+    with pytest.raises(InputError, match=r"a\.jpg is 30x40, its mask .*SegmentationClass/val/a\.png is 30x30"):
+        loaded(folder.read(root, classes="SegmentationClass"))
+    shutil.rmtree(root / "masks")
+    with pytest.raises(InputError, match="has no masks, whose objects --classes SegmentationClass could tell"):
+        folder.read(root, classes="SegmentationClass")
+
+
+def test_a_broken_mask_with_classes_is_told_as_without(tmp_path: Path) -> None:
+    for name in "ab":
+        picture(tmp_path / f"images/{name}.png")
+        label_map(tmp_path / f"masks/{name}.png", corner(1))
+        label_map(tmp_path / f"classes/{name}.png", corner(3))
+    (tmp_path / "masks/b.png").write_text("no mask")
+    source = folder.read(tmp_path, classes="classes")
+    items = list(source.items())
+    assert source.load(items[0]).extras["classes"].tolist() == [-1, 3]
+    with pytest.raises(InputError, match=r"masks/b\.png is not an image"):
+        source.load(items[1])
 
 
 def test_pairing_mistakes(tmp_path: Path) -> None:

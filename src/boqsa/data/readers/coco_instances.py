@@ -11,6 +11,7 @@ Notable choices:
    resizing cut away vanish, and so do those below `min_area`, to background.
  - `paint="area"` puts small objects on top, ties by annotation id; `"last"` puts later ones of the file on top, as the
    COCO subset of Yang & Yang was made.
+ - The class of an object is its `category_id`; a set has classes only if each of its objects has one.
  - Crowd regions lie below everything else and are ignore: they are many objects, or nobody knows how many.
  - A JSON of hundreds of megabytes is fine: coordinates become plain numbers while it is parsed.
  - A segmentation that is malformed is the error of its image alone; anything else wrong with the JSON refuses it.
@@ -29,7 +30,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 from numpy.typing import NDArray
 
-from boqsa.data.packing import IGNORE
+from boqsa.data.packing import CLASSES, IGNORE, class_extra
 from boqsa.data.readers.picture import TURNED, read_rgb
 from boqsa.data.readers.source import (
     Item,
@@ -46,7 +47,7 @@ from boqsa.errors import InputError
 
 SPLITS = ("hash", "train", "val", "test")
 _HASH_RULE = "80/10/10 by a hash of the image id, stable when images are added"
-_KEPT = ("id", "image_id", "segmentation", "iscrowd", "area")
+_KEPT = ("id", "image_id", "category_id", "segmentation", "iscrowd", "area")
 """What is kept of an annotation."""
 
 
@@ -59,6 +60,8 @@ class Annotation:
     """As in the JSON, lists of numbers as `array`; not checked."""
     crowd: bool
     area: float | None
+    category: int | None = None
+    """None where the JSON says none, or no whole number from 0 to 2^31 - 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ def read(
         raise InputError(f"min_area is {min_area!r}; a share of the image from 0 to below 1 expected.")
     folder = _image_folder(images)
     pictures, unknown = read_instances(source)
-    objects = [sum(not annotation.crowd for annotation in picture.annotations) for picture in pictures]
+    objects = [len(_objects_of(picture)) for picture in pictures]
     if max(objects) > np.iinfo(np.int16).max:
         raise InputError(f"{source}: an image has {max(objects)} annotations; at most 32767 can be numbered.")
     wide = max(objects) >= IGNORE
@@ -124,16 +127,29 @@ def read(
     notices = [f"{unknown} annotations belong to no image of the JSON and were left out"] if unknown else []
     if not masked:
         notices.append("the JSON has no annotations: packed without masks")
+    known = [annotation.category is not None for picture in pictures for annotation in _objects_of(picture)]
+    classed = masked and all(known)
+    if masked and not classed:
+        notices.append(f"{known.count(False)} annotations have no usable category_id: packed without classes")
+    extras = {CLASSES: class_extra(max(objects))} if classed else {}
     return Source(
         items=listed(items),
         load=partial(
-            _load, size=image_size, cropped=crop == "centre", paint=paint, min_area=min_area, wide=wide, masked=masked
+            _load,
+            size=image_size,
+            cropped=crop == "centre",
+            paint=paint,
+            min_area=min_area,
+            wide=wide,
+            masked=masked,
+            highest=max(objects) if classed else None,
         ),
         total=len(items),
         image_size=image_size,
         split_rule=_HASH_RULE if split == "hash" else f"all images are {split}",
         partial=limit is not None,
         wide_labels=wide,
+        extras=extras,
         options={
             "images": str(images),
             "crop": crop,
@@ -262,7 +278,10 @@ def _annotation(entry: Any, where: str) -> tuple[int | str, Annotation]:
         if not sound:  # infinite ones and NaN as well
             raise InputError(f"{where} has the area {_short(area)}; a number expected.")
         area = float(area)
-    return identity, Annotation(own, entry.get("segmentation"), bool(crowd), area)
+    category = entry.get("category_id")
+    if type(category) is not int or not 0 <= category < 2**31:
+        category = None
+    return identity, Annotation(own, entry.get("segmentation"), bool(crowd), area, category)
 
 
 def _identity(value: Any, what: str) -> int | str:
@@ -346,8 +365,17 @@ def check_size(image: NDArray[np.uint8], item: Item, turned: bool) -> None:
 
 
 def _load(
-    item: Item, *, size: tuple[int, int], cropped: bool, paint: str, min_area: float, wide: bool, masked: bool
+    item: Item,
+    *,
+    size: tuple[int, int],
+    cropped: bool,
+    paint: str,
+    min_area: float,
+    wide: bool,
+    masked: bool,
+    highest: int | None,
 ) -> Sample:
+    """A sample; with the class of each label up to `highest`, if that is given."""
     told: list[str] = []
     image = read_rgb(item.files[0], told.append)
     check_size(image, item, TURNED in told)
@@ -360,11 +388,21 @@ def _load(
     labels = resize_mask(centre_square(labels) if cropped else labels, size)
     if _count(labels) < visible:
         notices.add("objects cut away by crop or resizing")
-    labels = _numbered(labels, min_area, notices)
+    labels, kept = _numbered(labels, min_area, notices)
     if not item.facts.annotations:
         notices.add("no annotations")
     mask = labels.astype(np.int16) if wide else np.where(labels < 0, IGNORE, labels).astype(np.uint8)
-    return Sample(packed, mask, tuple(sorted(notices)))
+    if highest is None:
+        return Sample(packed, mask, tuple(sorted(notices)))
+    categories = [annotation.category for annotation in _objects_of(item.facts)]
+    classes = np.full(highest + 1, -1, np.int32)
+    classes[1 : len(kept) + 1] = [categories[label - 1] for label in kept]
+    return Sample(packed, mask, tuple(sorted(notices)), {CLASSES: classes})
+
+
+def _objects_of(picture: Picture) -> list[Annotation]:
+    """The annotations that are no crowd, by id: the k-th is label k at full size."""
+    return sorted((one for one in picture.annotations if not one.crowd), key=lambda one: one.id)
 
 
 def _paint(item: Item, paint: str, notices: set[str]) -> Int32[np.ndarray, "h w"]:
@@ -372,7 +410,7 @@ def _paint(item: Item, paint: str, notices: set[str]) -> Int32[np.ndarray, "h w"
     picture: Picture = item.facts
     labels = np.zeros(picture.size, np.int32)
     objects = [annotation for annotation in picture.annotations if not annotation.crowd]
-    by_id = sorted(range(len(objects)), key=lambda index: objects[index].id)
+    by_id = sorted(range(len(objects)), key=lambda index: objects[index].id)  # as `_objects_of`
     number = {index: label for label, index in enumerate(by_id, 1)}
 
     def drawn(annotation: Annotation) -> Bool[np.ndarray, "h w"]:
@@ -409,11 +447,14 @@ def _count(labels: NDArray[np.int32]) -> int:
     return len(np.unique(labels[labels > 0]))
 
 
-def _numbered(labels: Int32[np.ndarray, "h w"], min_area: float, notices: set[str]) -> Int32[np.ndarray, "h w"]:
-    """Labels 1, 2, ... without gaps, in the same order; objects that are too small become background."""
+def _numbered(
+    labels: Int32[np.ndarray, "h w"], min_area: float, notices: set[str]
+) -> tuple[Int32[np.ndarray, "h w"], Int32[np.ndarray, "kept"]]:
+    """Labels 1, 2, ... without gaps, in the same order, and what each was before; objects that are too small become
+    background."""
     found, position, counts = np.unique(labels, return_inverse=True, return_counts=True)
     kept = (found > 0) & (counts / labels.size >= min_area)
     if kept.sum() < (found > 0).sum():
         notices.add("objects below min_area left out")
     new = np.where(kept, np.cumsum(kept), np.minimum(found, 0)).astype(np.int32)  # -1 stays
-    return new[position.reshape(labels.shape)]
+    return new[position.reshape(labels.shape)], found[kept]

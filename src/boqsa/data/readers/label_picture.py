@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int32, UInt8
 from numpy.typing import NDArray
 
 from boqsa.data.packing import IGNORE
-from boqsa.data.readers.picture import SIXTEEN_BITS, decoding, open_picture
+from boqsa.data.readers.picture import SIXTEEN_BITS, Notice, decoding, open_picture
 from boqsa.errors import InputError
 
 MaskKind = Literal["labels", "foreground", "colours"]
@@ -81,6 +81,29 @@ def read_labels(path: Path, kind: MaskKind, threshold: int | None = None) -> UIn
     if kind == "foreground":
         return (values > 0).astype(np.uint8)
     return values
+
+
+def classes_of_labels(
+    labels: UInt8[np.ndarray, "h w"], classes: UInt8[np.ndarray, "h w"], notice: Notice
+) -> Int32[np.ndarray, "256"]:
+    """The class of the object of each label: that of most of its pixels that have one; -1 where none has.
+
+    Args:
+        labels: 0 = background, 1..254 = objects, 255 = ignore.
+        classes: The class of each pixel; 0 and 255 are none.
+        notice: Called with a phrase for what a user should hear of.
+    """
+    pairs = labels.astype(np.int64) * 256 + classes
+    shared = np.bincount(pairs.ravel(), minlength=256 * 256).reshape(256, 256)
+    shared[[0, IGNORE]] = 0  # no objects
+    is_object = shared.any(axis=1)
+    shared[:, [0, IGNORE]] = 0
+    several = (shared > 0).sum(axis=1)
+    if (several[is_object] == 0).any():
+        notice("objects without a class, left out of scores of classes")
+    if (several > 1).any():
+        notice("objects of several classes, given that of most of their pixels")
+    return np.where(several > 0, shared.argmax(axis=1), -1).astype(np.int32)
 
 
 def read_foreground(path: Path, *, dithered: bool = False) -> UInt8[np.ndarray, "h w"]:

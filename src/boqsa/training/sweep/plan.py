@@ -22,7 +22,8 @@ from boqsa.plain import read_json
 from boqsa.recipes import Recipe
 from boqsa.recipes.fields import with_fields
 from boqsa.recipes.recipe import differences
-from boqsa.training.data import open_split, require_image_size
+from boqsa.training.data import open_split
+from boqsa.training.features import require_input
 from boqsa.training.start import starting_model
 
 PLAN = "plan.json"
@@ -116,12 +117,13 @@ def check_data(runs: Sequence[PlannedRun]) -> None:
     Built-in scenes are not rendered for it.
 
     Raises:
-        RecipeError, InputError: as `open_split`; or if the images have another size than a recipe wants.
+        RecipeError, InputError: as `open_split`; or if the set has not what a recipe's model takes.
     """
-    for data in {run.recipe.data for run in runs}:
+    for recipe in {(run.recipe.data, run.recipe.model): run.recipe for run in runs}.values():
+        data = recipe.data
         if data.name == "scenes" and data.root is None:
             continue
-        require_image_size(open_split(data, data.train_split), data.image_size)
+        require_input(open_split(data, data.train_split), recipe)
 
 
 def check_init_from(runs: Sequence[PlannedRun]) -> None:
