@@ -42,7 +42,7 @@ from boqsa.training.pictures import draw_scenes
 HEADLINE = (
     *("ari", "ari_fg", "msc_fg", "nv_ari", "nv_ari_fg"),
     *("iou", "dice", "intersection_iou", "intersection_dice", "border_iou", "border_dice", "fixed_iou", "fixed_dice"),
-    *("ap", "pq", "f1", "precision", "recall", "mbo", "mbo_class"),
+    *("ap", "pq", "f1", "precision", "recall"),
 )
 PICTURES = 12
 GENERATED = 32
