@@ -256,6 +256,8 @@ def test_the_next_command_where_recipes_read_features_alone(packed: Path) -> Non
     )
     scored_larger = replace(manifest, image_size=(320, 320), options={**known, "encoder_image_size": 224})
     assert command.next_command(scored_larger, packed) == command.next_command(manifest, packed)
+    oblong = command.next_command(replace(manifest, image_size=(224, 336)), packed)
+    assert "of the set without features again, with a square --size such as 336" in oblong
 
 
 # --- check and show ---

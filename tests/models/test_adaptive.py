@@ -254,7 +254,9 @@ def test_features_are_made_by_the_kept_slots_alone(decoder: str) -> None:
         torch.testing.assert_close(errors[picture], expected)
         torch.testing.assert_close(masks[picture][kept], model.masks_of(shares, size)[0])
         assert (masks[picture][~kept] == 0).all()
-    doubled = model(2 * features, mask_size=size)._replace(slots=made.slots)  # a network whose features are twice as large
+    doubled = model(2 * features, mask_size=size)._replace(
+        slots=made.slots
+    )  # a network whose features are twice as large
     if decoder == "mlp":
         with torch.no_grad():
             model.decoder.to_features.weight.mul_(2)

@@ -164,6 +164,8 @@ def test_the_best_overlap_of_classes_has_a_column_where_classes_are_known(capsys
     )
     assert "mBO of" in (shown := capsys.readouterr().out)
     assert "0.375" in shown
+    score_table("multi_object", "scores", ["checkpoint"], [(["last"], {"ari": 0.5, "mbo_class": 0.375})])
+    assert "0.375" in capsys.readouterr().out
     score_table("instances", "scores", ["checkpoint"], [(["last"], scores)])
     assert "mBO of" not in capsys.readouterr().out
 

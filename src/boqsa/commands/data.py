@@ -436,6 +436,11 @@ def next_command(manifest: "Manifest", target: Path) -> str:
     recipes = [recipe for make in RECIPES.values() if (recipe := make()).model.kind in kinds]
     # A grid of patches may have any size.
     fitting = [recipe for recipe in recipes if height == width and (features or recipe.data.image_size == height)]
+    if features and not fitting:
+        return (
+            f"No recipe is for features of {height}x{width} images: make them of the set without features again, with "
+            f"a square --size such as {max(height, width)}."
+        )
     if not fitting:
         every = [make() for make in RECIPES.values()]
         of_features = {recipe.data.image_size for recipe in every if recipe.model.kind == "features"}

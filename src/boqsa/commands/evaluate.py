@@ -88,6 +88,7 @@ _COLUMNS = {
         "ari": "ARI",
         "background_in_two_slots": "background in 2",
         "hungarian_iou": "matched IoU",
+        "mbo_class": "mBO of classes",
     },
     "views": {
         "ari": "ARI",

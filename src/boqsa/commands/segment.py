@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
 
     from boqsa.commands.console import progress_bar
     from boqsa.inference import Segmenter, segment_files
-    from boqsa.inference.exchange import slot_name, write_coco, write_cvat, write_grey
+    from boqsa.inference.exchange import cvat_places, slot_name, write_coco, write_cvat, write_grey
     from boqsa.inference.files import alone_in, common_folder, find_pictures, write_skipped
 
     segmenter = Segmenter.from_pretrained(
@@ -74,8 +74,10 @@ def main(arguments: list[str]) -> int:
         encoder=chosen.encoder,
         device=chosen.device,
     )
-    find_pictures(chosen.images, chosen.out)  # so that what is refused leaves no lock among the pictures
+    pictures = find_pictures(chosen.images, chosen.out)  # so that what is refused leaves no lock among the pictures
     slots, folder = segmenter.model.num_slots, common_folder(chosen.images)
+    if "cvat" in chosen.also:
+        cvat_places(pictures, folder)  # refused before hours of work
     with alone_in(chosen.out):
         with progress_bar("segmenting") as progress:
             done, skipped = segment_files(

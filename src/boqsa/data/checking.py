@@ -162,12 +162,13 @@ def _check_split(dataset: PackedDataset) -> tuple[SplitReport, list[str]]:
             # A foreground mask that is all or nothing cannot be scored.
             if len(labels[labels >= 0]) < 2:
                 one_sided.append(int(index))
-            if CLASSES in batch and batch[CLASSES].ndim == 2:
+            if CLASSES in batch:
                 of_label = batch[CLASSES][index - start].numpy()
-                present = labels[labels > 0]
-                classes.update(of_label[present[present < len(of_label)]].tolist())
-                if labels[-1] >= len(of_label):
+                if of_label.ndim != 1 or labels[-1] >= len(of_label):
                     unclassed.append(int(index))
+                if of_label.ndim == 1:
+                    present = labels[labels > 0]
+                    classes.update(of_label[present[present < len(of_label)]].tolist())
             if known is not None and known.black_background and image[:, mask == 0].any():
                 not_black.append(int(index))
     report = SplitReport(

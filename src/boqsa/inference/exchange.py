@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
@@ -133,18 +133,28 @@ def write_cvat(
     Maps lie at their pictures' paths below `folder`, as in `write_coco`.
     """
     _require_own(Path(path), b"PK")
-    places = [os.path.splitext(os.path.relpath(entry.image, folder))[0].replace(os.sep, "/") for entry in entries]
+    places = cvat_places([entry.image for entry in entries], folder)
+    with atomic_file(path) as partial, ZipFile(partial, "w") as archive:
+        archive.writestr("labelmap.txt", label_map_text(num_slots, names, with_outside=with_outside))
+        archive.writestr("ImageSets/Segmentation/default.txt", "".join(f"{place}\n" for place in places))
+        for entry, place in zip(entries, places, strict=True):
+            archive.write(entry.labels, f"SegmentationClass/{place}.png")
+
+
+def cvat_places(pictures: Iterable[Path], folder: Path) -> list[str]:
+    """What CVAT calls pictures: their paths below `folder` without suffix.
+
+    Raises:
+        InputError: if two are called the same, or its list of pictures cannot hold a name.
+    """
+    places = [os.path.splitext(os.path.relpath(picture, folder))[0].replace(os.sep, "/") for picture in pictures]
     twice = [place for place, times in Counter(places).items() if times > 1]
     if twice:
         raise InputError(
             f"CVAT knows pictures by their names without suffix, and {twice[0]} is there twice; rename one of the two."
         )
     _require_lines(places)
-    with atomic_file(path) as partial, ZipFile(partial, "w") as archive:
-        archive.writestr("labelmap.txt", label_map_text(num_slots, names, with_outside=with_outside))
-        archive.writestr("ImageSets/Segmentation/default.txt", "".join(f"{place}\n" for place in places))
-        for entry, place in zip(entries, places, strict=True):
-            archive.write(entry.labels, f"SegmentationClass/{place}.png")
+    return places
 
 
 def write_grey(entries: Sequence[Segmented]) -> None:

@@ -36,6 +36,8 @@ FEATURES = "features"
 """The column of a packed set."""
 _SEEN_SIZE = "encoder_image_size"
 """The option of a manifest that says at which size the encoder saw the images, where that is not the set's own."""
+_MOST_PATCHES = 16_384
+"""As many as 2048x2048 pixels have at 16 a patch: a layer's attention may take memory by the square of their number."""
 _SECONDS_BETWEEN_JOURNALS = 5.0
 
 
@@ -65,8 +67,8 @@ def write_features(
         source: The packed set.
         encoder: Moved to the device.
         target: The folder to make; it must not exist, or be empty.
-        image_size: Height and width in pixels at which the encoder sees the images, which are resized as `prepare`
-            does; None gives them as they are. Images and masks of the new set keep their size.
+        image_size: Height and width in pixels at which the encoder sees the images, which are squeezed to it;
+            None gives them as they are. Images and masks of the new set keep their size.
         batch_size: Images that are encoded at a time.
         device: Where.
         progress: Called with ("encoding", images done, images in all).
@@ -89,7 +91,7 @@ def write_features(
     first = splits[0][0]
     extras = {name: Extra(first[name].numpy().dtype.str, tuple(first[name].shape)) for name in manifest.extras}
     extras[FEATURES] = Extra("<f2", (grid[0] * grid[1], encoder.feature_size))
-    described = encoder_options(encoder) | ({} if image_size is None else {_SEEN_SIZE: image_size})
+    described = encoder_options(encoder) | ({} if size == manifest.image_size else {_SEEN_SIZE: image_size})
     asked = {"source": manifest.fingerprint, "batch_size": batch_size, **described}
     require_device(device)
     encoder.to(device)
@@ -152,7 +154,13 @@ def _grid(manifest: Manifest, encoder: PretrainedViT, source: str | Path, size: 
             f"{found}, no whole number of patches of {encoder.patch_size} pixels; have the encoder see them at "
             f"--size {nearest}."
         )
-    return height // encoder.patch_size, width // encoder.patch_size
+    rows, columns = height // encoder.patch_size, width // encoder.patch_size
+    if rows * columns > _MOST_PATCHES:
+        raise InputError(
+            f"images of {height}x{width} are {rows * columns} patches of {encoder.patch_size} pixels; at most "
+            f"{_MOST_PATCHES} are encoded, for attention takes memory by their square: give a smaller --size."
+        )
+    return rows, columns
 
 
 def _append(

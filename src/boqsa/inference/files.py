@@ -150,10 +150,10 @@ def alone_in(out: str | Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if made and os.listdir(out) == [_LOCK]:
-                (out / _LOCK).unlink()  # who waits for it meanwhile finds a folder without results, as this call did
-                for folder in made:
-                    with suppress(OSError):  # someone else may have put something there meanwhile
+            with suppress(OSError):  # someone may have put something there meanwhile, or taken it away
+                if made and os.listdir(out) == [_LOCK]:
+                    (out / _LOCK).unlink()
+                    for folder in made:
                         folder.rmdir()
 
 

@@ -42,6 +42,8 @@ _SHOWN = {
     "border_iou": "IoU, off-border slot",
     "ap": "AP",
     "pq": "PQ",
+    "mbo": "mBO",
+    "mbo_class": "mBO of classes",
     "nv_ari": "NV-ARI",
 }
 _SELECTION = {"last": "the last step", "best_loss": "lowest held-out loss, without labels", "last-1": "an earlier step"}
@@ -300,10 +302,13 @@ def _scores(recipe: Recipe, metrics: Mapping[str, Any], others: Sequence[Mapping
         return ["Not evaluated."]
     where, found = metrics["dataset"], metrics["scores"]
     names = [name for name in _SHOWN if any(name in _of_checkpoint(metrics, one) for one in found)]
+    if "msc_fg" in names and "mbo" in names:
+        names.remove("mbo")  # the same number under its other name
     if not names:
         return [f"{where['name']}, {where['split']} split: there are no masks to score against."]
     notes = ["part of the published set"] if where.get("partial") else []
     notes += [where["leak"]] if where.get("leak") else []
+    notes += ["masks of {}x{} pixels".format(*where["mask_size"])] if "mask_size" in where else []
     rows = [
         [f"{one} ({_SELECTION.get(one, 'chosen by labels')})", *_cells(_of_checkpoint(metrics, one), names)]
         for one in found

@@ -80,7 +80,7 @@ def needed_slots(
 ) -> NeededSlots:
     """Leave out, one by one, the slots of each picture that the others can do without.
 
-    Where slots are the memory of a transformer, that decodes up to K(K - 1) times again, one batch at a time.
+    Where slots are the memory of a transformer, it decodes again for each slot that is left in each round.
 
     Args:
         output: Of the model, in eval mode.

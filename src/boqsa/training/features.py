@@ -62,9 +62,10 @@ def _require_features(data: PackedDataset, model: FeaturesRecipe, image_size: in
         )
     height, width = seen_size(data.manifest)
     if (height, width) != (image_size, image_size):
+        other = f", or pass --data.image-size {height}" if height == width else ""
         raise RecipeError(
             f"{data.path} holds features of {height}x{width} images, the recipe wants {image_size}x{image_size}; "
-            f"compute them with --size {image_size}, or pass --data.image-size {height}."
+            f"compute them with --size {image_size}{other}."
         )
     sizes = known.get("encoder_patch_size"), known.get("encoder_feature_size")
     if sizes != (model.patch_size, model.feature_size):

@@ -137,7 +137,7 @@ def evaluate_run(
             "fingerprint": dataset.manifest.fingerprint,
             "partial": dataset.manifest.partial,
             "leak": dataset.manifest.leak,
-            **({"mask_size": list(dataset.image_size)} if dataset.has_masks else {}),
+            **({"mask_size": _mask_size(dataset, recipe, protocol)} if dataset.has_masks else {}),
         },
         "scores": scores,
         **({"damaged": damaged} if damaged else {}),
@@ -212,6 +212,11 @@ def open_for(recipe: Recipe, data: DataRecipe, split: str) -> PackedDataset:
 def metrics_file(run: Path, recipe: Recipe, data: DataRecipe, dataset: PackedDataset) -> Path:
     """Where `evaluate_run` writes the scores of a split of some data, at the trained number of iterations."""
     return run / f"metrics{suffix_of(run, recipe, data, dataset, None)}.json"
+
+
+def _mask_size(dataset: PackedDataset, recipe: Recipe, protocol: EvaluateRecipe) -> list[int]:
+    """Height and width in pixels at which masks are scored: the true ones', but for views, which are rendered."""
+    return [protocol.radiance.size] * 2 if recipe.model.kind == "radiance" else list(dataset.image_size)
 
 
 def suffix_of(run: Path, recipe: Recipe, data: DataRecipe, dataset: PackedDataset, iterations: int | None) -> str:

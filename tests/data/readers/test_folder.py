@@ -334,11 +334,27 @@ def test_mistakes_with_classes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.png has colours; a palette index or a grey value for each class"):
         loaded(folder.read(root, classes="SegmentationClass"))
     label_map(root / "SegmentationClass/val/a.png", corner(1, size=(30, 30)))
-    with pytest.raises(InputError, match=r"a\.jpg is 30x40, its mask .*SegmentationClass/val/a\.png is 30x30"):
+    with pytest.raises(InputError, match=r"a\.jpg is 30x40, its class picture .*Class/val/a\.png is 30x30"):
         loaded(folder.read(root, classes="SegmentationClass"))
     shutil.rmtree(root / "masks")
     with pytest.raises(InputError, match="has no masks, whose objects --classes SegmentationClass could tell"):
         folder.read(root, classes="SegmentationClass")
+
+
+def test_classes_that_would_be_lost_in_silence_are_told(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        picture(tmp_path / f"images/{split}/a.png")
+        label_map(tmp_path / f"masks/{split}/a.png", corner(2))
+    label_map(tmp_path / "classes/val/a.png", corner(3))
+    with pytest.raises(InputError, match=r"train has masks and no class pictures, which other splits have"):
+        folder.read(tmp_path, classes="classes")
+    label_map(tmp_path / "classes/train/a.png", corner(3))
+    assert folder.read(tmp_path, classes="classes").notices == []
+    label_map(tmp_path / "classes/train/none.png", corner(3))
+    assert folder.read(tmp_path, classes="classes").notices == ["1 class pictures have no image with a mask: none"]
+    for split in ("train", "val"):
+        label_map(tmp_path / f"masks/{split}/a.png", corner(1))
+    assert "these have one label, foreground" in folder.read(tmp_path, classes="classes").notices[-1]
 
 
 def test_a_broken_mask_with_classes_is_told_as_without(tmp_path: Path) -> None:

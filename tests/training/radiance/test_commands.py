@@ -163,6 +163,7 @@ def test_lpips_without_its_weights_is_not_computed_and_the_rest_is(
     assert lpips_of(run) == {"last": None, "best_loss": None, "best_ari_fg": None}
     metrics = json.loads((run / "metrics.json").read_text())
     assert "lpips_sha256" not in metrics
+    assert metrics["dataset"]["mask_size"] == [32, 32], "of the views, which are rendered at this size"
     others = {name: value for name, value in metrics["scores"]["last"]["novel_views"].items() if name != "lpips"}
     assert set(others) == {"psnr", "ssim", "mse", "psnr_of_mean_image"}
     assert all(isinstance(value, float) for value in others.values())

@@ -106,6 +106,8 @@ def read(
     survey = survey_masks(mask_files, mask_threshold, lambda done, total: progress("surveying", done, total))
     if survey.broken and len(survey.broken) == len(mask_files):
         raise InputError(f"none of the masks can be read: {_listing(survey.broken)}.")
+    if classes is not None and survey.highest == 1:
+        notices.append("classes are scored where masks number several objects; these have one label, foreground")
     if survey.kind == "foreground":
         notices.append("mask values 0 and 255 alone: 255 was read as foreground, not as ignore")
     found = [_shown(tree, tree.masks, root) for tree in trees if tree.masks is not None]
@@ -179,7 +181,7 @@ def _load(
         return Sample(packed, labels, tuple(phrases))
     classes = np.full(highest + 1, -1, np.int32)
     if labels is not None and facts.needs_classes:
-        drawn = _read_classes(item, image.shape[:2])
+        drawn = _read_classes(item, image.shape[:2], turned=TURNED in phrases)
         drawn = resize_mask(centre_square(drawn) if cropped else drawn, size)
         classes = classes_of_labels(labels, drawn, phrases.append)[: highest + 1]
     return Sample(packed, labels, tuple(phrases), {CLASSES: classes})
@@ -198,14 +200,14 @@ def _read_mask(
     return mask
 
 
-def _read_classes(item: Item, shape: tuple[int, ...]) -> UInt8[np.ndarray, "h w"]:
+def _read_classes(item: Item, shape: tuple[int, ...], *, turned: bool) -> UInt8[np.ndarray, "h w"]:
     if len(item.files) == 2:
         raise InputError(f"{item.files[0]} has no class picture, though others have one.")
     image_file, _, class_file = item.files
     classes = read_labels(class_file, "labels")
     if classes.ndim != 2:
         raise InputError(f"{class_file} has colours; a palette index or a grey value for each class expected.")
-    check_pair(image_file, shape, class_file, classes.shape)
+    check_pair(image_file, shape, class_file, classes.shape, turned=turned, what="class picture")
     return classes
 
 
@@ -239,6 +241,8 @@ def _find_trees(root: Path, masks: str | Path | None, classes: str | Path | None
     trees = [
         tree._replace(masks=mask, classes=own) for tree, mask, own in zip(trees, of_masks, of_classes, strict=True)
     ]
+    if bare := [str(tree.split) for tree in trees if classes is not None and tree.masks and not tree.classes]:
+        raise InputError(f"{' and '.join(bare)} has masks and no class pictures, which other splits have; add them.")
     excluded = [masks_of_all, classes_of_all, *(images / split for split in splits)]
     if splits and (stray := _list_images(images, excluded)):
         raise InputError(
@@ -303,6 +307,8 @@ def _pair(root: Path, tree: _Tree, notices: list[str]) -> list[Item]:
         )
     if unused := sorted(masks.keys() - stems.keys()):
         notices.append(f"{len(unused)} masks have no image: {some_of(unused)}")
+    if unused := sorted(classes.keys() - (masks.keys() & stems.keys())):
+        notices.append(f"{len(unused)} class pictures have no image with a mask: {some_of(unused)}")
     items = []
     for relative, path in images.items():
         stem = _stem(relative)

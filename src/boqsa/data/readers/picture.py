@@ -105,9 +105,16 @@ def decoding(path: Path) -> Iterator[None]:
 
 
 def check_pair(
-    image: Path, image_shape: tuple[int, ...], mask: Path, mask_shape: tuple[int, ...], *, turned: bool = False
+    image: Path,
+    image_shape: tuple[int, ...],
+    mask: Path,
+    mask_shape: tuple[int, ...],
+    *,
+    turned: bool = False,
+    what: str = "mask",
 ) -> None:
-    """Go on if an image and its mask have the same height and width; `turned` tells that the image was put upright.
+    """Go on if an image and its mask have the same height and width; `turned` tells that the image was put upright, and
+    `what` what the mask is called.
 
     Raises:
         InputError: if they have not.
@@ -115,7 +122,7 @@ def check_pair(
     if image_shape[:2] != mask_shape[:2]:
         upright = " once its EXIF orientation is applied" if turned else ""
         found, of_mask = ("x".join(map(str, shape[:2])) for shape in (image_shape, mask_shape))
-        raise InputError(f"{image} is {found}{upright}, its mask {mask} is {of_mask}; they must agree.")
+        raise InputError(f"{image} is {found}{upright}, its {what} {mask} is {of_mask}; they must agree.")
 
 
 def _too_large(path: Path, found: str) -> str:
