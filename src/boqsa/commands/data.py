@@ -104,8 +104,8 @@ class Features:
     target: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """Folder to make; it must not exist, or be empty."""
     size: int | None = None
-    """Height and width in pixels at which the encoder sees the images; by default their own. Images and masks of OUT
-    keep theirs, at which masks are scored."""
+    """Height and width in pixels to which images are squeezed for the encoder; by default it sees them as they are.
+    Images and masks of OUT keep their size, at which masks are scored."""
     batch_size: int = 16
     """Images that are encoded at a time."""
     device: str = "cpu"
