@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from boqsa.models import FeaturesModel, Output, TransformerModel
 from boqsa.models.adaptive import (
+    LEAST_CONTRAST,
     LEAST_RISE,
     LEAST_RISE_OF_FEATURES,
     LEAST_RISE_OF_TOKENS,
     has_adaptive_slots,
+    least_contrast_of,
     least_rise_of,
     needed_slots,
     without_least_missed,
@@ -131,7 +133,7 @@ def test_a_mixture_has_the_numbers_of_the_loop_written_out() -> None:
             rise, least = rises.masked_fill(~kept | (kept.sum(dim=1, keepdim=True) == 1), torch.inf).min(dim=1)
             goes = rise < least_rise
             kept[goes, least[goes]] = False
-        found = needed_slots(made, image, least_rise=least_rise)
+        found = needed_slots(made, image, least_rise=least_rise, least_contrast=0.0)
         assert torch.equal(found.is_needed, kept)
         assert torch.equal(found.masks, shared(kept))
         left.append(kept.sum(dim=1).tolist())
@@ -139,19 +141,31 @@ def test_a_mixture_has_the_numbers_of_the_loop_written_out() -> None:
     assert left[-1] == [1] * pictures
 
 
+@pytest.mark.parametrize(("contrast", "objects"), [(0.9 * LEAST_CONTRAST, 0), (1.1 * LEAST_CONTRAST, 1)])
+def test_a_large_part_that_is_hardly_off_without_its_slot_is_no_object(contrast: float, objects: int) -> None:
+    """A piece of the room, 8 of 16 pixels a side, a little lighter: the error of the picture rises enough in both."""
+    image, owners = torch.zeros(3, SIZE, SIZE), torch.zeros(SIZE, SIZE, dtype=torch.long)
+    image[:, 4:12, 4:12], owners[4:12, 4:12] = contrast, 1
+    made = output(image, owners, torch.tensor([0.0, contrast]))
+    assert contrast**2 / 4 > 2 * LEAST_RISE
+    assert needed_slots(made, image[None]).objects().tolist() == [objects]
+    assert needed_slots(made, image[None], least_contrast=0.0).objects().tolist() == [1]
+
+
 def test_the_least_missed_goes_first_and_the_question_is_asked_again() -> None:
     """Slots 0 and 1 stand for each other: without both the error is 9. Slot 2 costs 2, slot 3 of picture 1 nothing."""
     asked = []
 
-    def error(kept: Tensor) -> Tensor:
-        asked.append(kept.clone())
+    def error(kept: Tensor, pictures: Tensor) -> Tensor:
+        asked.append((kept.clone(), pictures.tolist()))
         pair = 9.0 * ~(kept[:, 0] | kept[:, 1]) + 0.5 * ~kept[:, 0] + 0.25 * ~kept[:, 1]
-        return pair + 2.0 * ~kept[:, 2] + torch.tensor([4.0, 0.0]) * ~kept[:, 3]
+        return pair + 2.0 * ~kept[:, 2] + torch.tensor([4.0, 0.0])[pictures] * ~kept[:, 3]
 
     every = torch.ones(2, 4, dtype=torch.bool)
 
     def left(least_rise: float) -> list[list[int]]:
-        return [row.nonzero().flatten().tolist() for row in without_least_missed(error, every, least_rise)]
+        found = without_least_missed(error, every, lambda kept: torch.full(kept.shape, least_rise))
+        return [row.nonzero().flatten().tolist() for row in found]
 
     assert left(0.0) == [[0, 1, 2, 3], [0, 1, 2, 3]]
     assert left(0.1) == [[0, 1, 2, 3], [0, 1, 2]]
@@ -159,8 +173,22 @@ def test_the_least_missed_goes_first_and_the_question_is_asked_again() -> None:
     assert left(3.0) == [[0, 3], [0]]
     assert left(5.0) == [[0], [0]]
     assert left(1e9) == [[0], [0]]
-    assert all(kept.any(dim=1).all() for kept in asked)
+    assert all(kept.any(dim=1).all() for kept, _ in asked)
     assert every.all()  # what was given is as it was
+    asked.clear()
+    assert left(0.1)[1] == [0, 1, 2]
+    assert [pictures for _, pictures in asked] == [[0, 1]] * 5 + [[1]] * 3  # picture 0 is done after one round
+
+
+def test_the_one_that_goes_is_missed_least_for_what_is_asked_of_it() -> None:
+    """Slot 0 is missed by 0.3 of the 1 that is asked of it, slot 1 by 0.2 of 0.4: slot 0 goes, slot 1 takes over."""
+
+    def error(kept: Tensor, _: Tensor) -> Tensor:
+        return 0.3 * ~kept[:, 0] + 0.2 * ~kept[:, 1] + 5.0 * ~(kept[:, 0] | kept[:, 1]) + 9.0 * ~kept[:, 2]
+
+    asked = torch.tensor([[1.0, 0.4, 1.0]])
+    found = without_least_missed(error, torch.ones(1, 3, dtype=torch.bool), lambda _: asked)
+    assert found.tolist() == [[False, True, True]]
 
 
 class Speaker(nn.Module):
@@ -212,6 +240,8 @@ def kept_of(*rows: tuple[int, ...]) -> Tensor:
 
 
 KEPT = kept_of((0, 1, 2, 3), (2,), (0, 3), (1, 3))
+ALL = torch.arange(4)
+SOME = torch.tensor([3, 1])
 
 
 @torch.no_grad()
@@ -220,13 +250,14 @@ def test_a_transformer_decodes_again_with_the_kept_slots_alone() -> None:
     image = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     made = model(image)
     fewer = of_tokens(made, model)
-    errors = fewer.error(KEPT)
+    errors = fewer.error(KEPT, ALL)
+    torch.testing.assert_close(fewer.error(KEPT[SOME], SOME), errors[SOME])
     for picture, kept in enumerate(KEPT):
         tokens = made.tokens[picture].flatten()
         logits = model.token_decoder(model.token_decoder.embed(tokens[None]), made.slots[picture, kept][None])[0]
         expected = -logits.log_softmax(dim=-1)[torch.arange(4), tokens].mean()
         torch.testing.assert_close(errors[picture], expected)
-    of_all = fewer.error(kept_of(*[(0, 1, 2, 3)] * 4))
+    of_all = fewer.error(kept_of(*[(0, 1, 2, 3)] * 4), ALL)
     torch.testing.assert_close(of_all.mean() * 4, made.losses["cross_entropy"])  # that is a sum over 4 tokens
 
 
@@ -245,7 +276,8 @@ def test_features_are_made_by_the_kept_slots_alone(decoder: str) -> None:
     made = model(features, mask_size=size)
     made = made._replace(slots=3 * torch.randn(4, 4, 6, generator=torch.Generator().manual_seed(2)))
     fewer = of_features(made, model, features)
-    errors, masks = fewer.error(KEPT), fewer.masks(KEPT)
+    errors, masks = fewer.error(KEPT, ALL), fewer.masks(KEPT)
+    torch.testing.assert_close(fewer.error(KEPT[SOME], SOME), errors[SOME])
     for picture, kept in enumerate(KEPT):
         true, slots = features[picture], made.slots[picture, kept][None]
         rebuilt, shares = model.decoder(slots, *([] if decoder == "mlp" else [true[None]]))
@@ -261,7 +293,7 @@ def test_features_are_made_by_the_kept_slots_alone(decoder: str) -> None:
         with torch.no_grad():
             model.decoder.to_features.weight.mul_(2)
             model.decoder.to_features.bias.mul_(2)
-        torch.testing.assert_close(of_features(doubled, model, 2 * features).error(KEPT), errors)
+        torch.testing.assert_close(of_features(doubled, model, 2 * features).error(KEPT, ALL), errors)
 
 
 @torch.no_grad()
@@ -292,10 +324,12 @@ def test_a_model_that_decodes_again_answers_alike_each_time_and_keeps_no_graph(m
     assert (kept_all.is_needed.sum(dim=1) >= one.is_needed.sum(dim=1)).all()
 
 
-def test_every_kind_of_model_has_its_own_least_rise() -> None:
+def test_every_kind_of_model_has_its_own_least_values() -> None:
     assert least_rise_of(None) == LEAST_RISE
     assert least_rise_of(transformer()) == LEAST_RISE_OF_TOKENS
     assert least_rise_of(features_model("mlp")) == LEAST_RISE_OF_FEATURES
+    assert least_contrast_of(None) == LEAST_CONTRAST
+    assert least_contrast_of(transformer()) == least_contrast_of(features_model("mlp")) == 0
     assert has_adaptive_slots(transformer())
     assert not has_adaptive_slots(nn.Identity())
 
@@ -305,6 +339,8 @@ def test_what_does_not_fit_is_refused() -> None:
     made = output(image, owners, torch.tensor([0.0, 0.5]))
     with pytest.raises(ValueError, match="least_rise is -1"):
         needed_slots(made, image[None], least_rise=-1.0)
+    with pytest.raises(ValueError, match="least_contrast is nan"):
+        needed_slots(made, image[None], least_contrast=float("nan"))
     with pytest.raises(ValueError, match="the transformer or features model that made it"):
         needed_slots(made._replace(slot_reconstructions=None), image[None])
     model, picture = transformer(), torch.rand(1, 3, 8, 8)

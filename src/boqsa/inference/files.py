@@ -33,7 +33,7 @@ from boqsa.atomic import DISK_IS_FULL, LONGEST_NAME, atomic_file, one_process, w
 from boqsa.errors import InputError
 from boqsa.inference.picture import SUFFIXES, read_picture
 from boqsa.inference.segment import Segmentation, Segmenter
-from boqsa.models.adaptive import least_rise_of
+from boqsa.models.adaptive import least_contrast_of, least_rise_of
 from boqsa.reports import save_label_png, save_png
 
 _BATCH_PIXELS = 2**25  # a batch ends here, however few its pictures are, so that a folder of panoramas fits memory
@@ -367,7 +367,7 @@ def _settings(segmenter: Segmenter) -> dict[str, str]:
         "model": weights.hexdigest(),
         "crop": str(segmenter.crop),
         "iterations": str(segmenter.iterations or model.slot_encoder.iterations),
-        "adaptive": str(least_rise_of(model) if segmenter.adaptive else None),
+        "adaptive": str((least_rise_of(model), least_contrast_of(model)) if segmenter.adaptive else None),
     }
 
 

@@ -3,7 +3,8 @@
 A model has a fixed number of slots, however many objects are in a picture (paper, appendix C). A slot is *needed* if
 the others cannot paint its part: if without it the error of the picture rises. The slot that is missed least goes
 first, and the question is asked again, until every slot that is left is missed. An empty slot is not missed; of two
-slots on one object either is not, as the other takes over.
+slots on one object either is not, as the other takes over. A piece of the room is large, so that a faint difference in
+shade makes the error rise as an object would; of slots that paint, the rise must also be large for the part.
 
 What the error is, and who takes over, is the decoder's matter (`boqsa.models.fewer_slots`).
 
@@ -26,6 +27,9 @@ from boqsa.models.transformer import TransformerModel
 LEAST_RISE = 7.5e-4
 """Of the mean squared error of a picture in [0, 1]: an object on a hundredth of the picture, off by a quarter of the
 range. Chosen by the labels of other scenes of one to six objects (docs/adaptive.md)."""
+LEAST_CONTRAST = 0.11
+"""By how much of the range a slot's part is off without it, root mean square; of mixtures alone. Chosen as LEAST_RISE
+was, with that as it stood."""
 LEAST_RISE_OF_TOKENS = 0.02
 """Of the cross-entropy in nats a token: an object on a hundredth of the picture, whose tokens take two nats more each.
 Chosen by the labels of other scenes of one to four objects (docs/adaptive.md)."""
@@ -70,6 +74,11 @@ def least_rise_of(model: nn.Module | None) -> float:
     return LEAST_RISE_OF_FEATURES if isinstance(model, FeaturesModel) else LEAST_RISE
 
 
+def least_contrast_of(model: nn.Module | None) -> float:
+    """How large the rise must also be for the part of a slot of such a model; None means a mixture."""
+    return 0.0 if isinstance(model, TransformerModel | FeaturesModel) else LEAST_CONTRAST
+
+
 @torch.no_grad()
 def needed_slots(
     output: Output,
@@ -77,6 +86,7 @@ def needed_slots(
     model: nn.Module | None = None,
     *,
     least_rise: float | None = None,
+    least_contrast: float | None = None,
 ) -> NeededSlots:
     """Leave out, one by one, the slots of each picture that the others can do without.
 
@@ -86,49 +96,64 @@ def needed_slots(
         output: Of the model, in eval mode.
         given: What it was given: images in [0, 1], or features.
         model: It; a mixture's output alone is enough.
-        least_rise: Rise of the error from which a slot is needed; None means `least_rise_of(model)`, and 0 keeps all
-            that help at all. The error is of a mixture the mean squared error of the picture, of a transformer model
-            the cross-entropy in nats a token, and of a features model the squared error as a share of that which the
-            mean feature of the picture makes.
+        least_rise: Rise of the error from which a slot is needed; None means `least_rise_of(model)`. The error is of a
+            mixture the mean squared error of the picture, of a transformer model the cross-entropy in nats a token, and
+            of a features model the squared error as a share of that which the mean feature of the picture makes.
+        least_contrast: How far the slot's part must be off without it, too: the root of the rise over the slot's share
+            of the picture; None means `least_contrast_of(model)`. With 0 for both all slots stay that help at all.
 
     Raises:
         ValueError: if neither the output nor a model tells how well the picture is made without a slot, the model is in
-            training mode, or `least_rise` is negative.
+            training mode, or a least value is negative.
     """
     least_rise = least_rise_of(model) if least_rise is None else least_rise
-    if not least_rise >= 0:
-        raise ValueError(f"least_rise is {least_rise}; give 0 or more.")
+    least_contrast = least_contrast_of(model) if least_contrast is None else least_contrast
+    for name, value in (("least_rise", least_rise), ("least_contrast", least_contrast)):
+        if not value >= 0:
+            raise ValueError(f"{name} is {value}; give 0 or more.")
     fewer = _fewer_slots(output, given, model)
+
+    def least_rises(kept: Bool[Tensor, "B K"]) -> Float[Tensor, "B K"]:
+        if not least_contrast:
+            return torch.full(kept.shape, least_rise, device=kept.device)
+        shares = fewer.masks(kept).mean(dim=(2, 3, 4))  # (B, K), of the picture
+        return (least_contrast**2 * shares).clamp(min=least_rise)
+
     every = torch.ones(output.masks.shape[:2], dtype=torch.bool, device=output.masks.device)
-    is_needed = without_least_missed(fewer.error, every, least_rise)
+    is_needed = without_least_missed(fewer.error, every, least_rises)
     return NeededSlots(is_needed, fewer.masks(is_needed))
 
 
 def without_least_missed(
-    error: Callable[[Bool[Tensor, "B K"]], Float[Tensor, "B"]], kept: Bool[Tensor, "B K"], least_rise: float
+    error: Callable[[Bool[Tensor, "b K"], Int[Tensor, "b"]], Float[Tensor, "b"]],
+    kept: Bool[Tensor, "B K"],
+    least_rises: Callable[[Bool[Tensor, "B K"]], Float[Tensor, "B K"]],
 ) -> Bool[Tensor, "B K"]:
-    """Of each picture, leave out the slot without which its error rises least, and again, until each rise is too large.
+    """Of each picture, leave out the slot that is missed least, and again, until each that is left is missed.
 
     Args:
-        error: Of each picture, made by the slots that are kept alone.
+        error: Of some of the pictures, named by their places, made by the slots that are kept of each alone.
         kept: Those to begin with, at least one of each picture; one always stays.
-        least_rise: The least one that is too large.
+        least_rises: Takes the slots that are kept; from which rise of the error each is missed. The slot goes whose rise
+            is the smallest part of that.
     """
-    kept, before = kept.clone(), error(kept)
+    kept, before = kept.clone(), error(kept, torch.arange(len(kept), device=kept.device))
     goes_on = torch.ones(len(kept), dtype=torch.bool, device=kept.device)
     while True:
         may_go = kept & (goes_on & (kept.sum(dim=1) > 1))[:, None]  # (B, K)
         errors = torch.full(kept.shape, torch.inf, device=kept.device)
         for slot in may_go.any(dim=0).nonzero().flatten().tolist():
-            these, without = may_go[:, slot], kept.clone()
-            without[these, slot] = False
-            errors[these, slot] = error(without)[these]
-        rise, least = (errors - before[:, None]).min(dim=1)
-        goes_on = rise < least_rise
+            pictures = may_go[:, slot].nonzero()[:, 0]  # (b,)
+            without = kept[pictures]
+            without[:, slot] = False
+            errors[pictures, slot] = error(without, pictures)
+        rises, least = errors - before[:, None], least_rises(kept)  # (B, K)
+        missed_least = (rises / least.clamp(min=1e-12)).argmin(dim=1, keepdim=True)  # (B, 1)
+        goes_on = (rises < least).gather(1, missed_least)[:, 0]
         if not goes_on.any():
             return kept
-        kept[goes_on, least[goes_on]] = False
-        before = torch.where(goes_on, errors.gather(1, least[:, None]).squeeze(1), before)
+        kept[goes_on, missed_least[goes_on, 0]] = False
+        before = torch.where(goes_on, errors.gather(1, missed_least)[:, 0], before)
 
 
 def _fewer_slots(output: Output, given: Tensor, model: nn.Module | None) -> FewerSlots:

@@ -6,13 +6,13 @@
 - Where slots are the memory of a transformer, it decodes again with the others as its memory, from the true tokens or
   features before each: nothing is drawn.
 
-Shapes: B pictures, K slots, k of them, D slot size, C colours or features, H W pixels, or patches; N patches, L tokens.
+Shapes: B pictures, b of them, c of those; K slots, k of them; D slot size, C colours or features; H W pixels, or
+patches; N patches, L tokens.
 """
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -23,12 +23,12 @@ from boqsa.models.transformer import TransformerModel
 
 
 class FewerSlots(NamedTuple):
-    """Both take which slots of each picture are kept (B, K), at least one."""
+    """Both take which slots of each picture are kept, at least one."""
 
-    error: Callable[[Bool[Tensor, "B K"]], Float[Tensor, "B"]]
-    """Of each picture, made by the kept slots alone."""
+    error: Callable[[Bool[Tensor, "b K"], Int[Tensor, "b"]], Float[Tensor, "b"]]
+    """Of some of the pictures, named by their places, each made by its kept slots alone."""
     masks: Callable[[Bool[Tensor, "B K"]], Float[Tensor, "B K 1 H W"]]
-    """Shares of the kept slots, which sum to 1; the others have 0."""
+    """Shares of the kept slots of all pictures, which sum to 1; the others have 0."""
 
 
 def of_paintings(output: Output, image: Float[Tensor, "B 3 H W"]) -> FewerSlots:
@@ -36,7 +36,7 @@ def of_paintings(output: Output, image: Float[Tensor, "B 3 H W"]) -> FewerSlots:
     assert output.slot_reconstructions is not None
     painted, masks = output.slot_reconstructions.float(), output.masks.float()
     return FewerSlots(
-        error=lambda kept: _squared_error(painted, _shared(masks, kept), image),
+        error=lambda kept, some: _squared_error(painted[some], _shared(masks[some], kept), image[some]),
         masks=lambda kept: _shared(masks, kept),
     )
 
@@ -47,12 +47,13 @@ def of_tokens(output: Output, model: TransformerModel) -> FewerSlots:
     slots, masks, tokens = output.slots, output.masks.float(), output.tokens.flatten(1)  # tokens (B, L)
     embedded = model.token_decoder.embed(tokens)  # (B, 1 + L, d)
 
-    def error(kept: Bool[Tensor, "B K"]) -> Float[Tensor, "B"]:
+    def error(kept: Bool[Tensor, "b K"], some: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
         errors = masks.new_empty(len(kept))
-        for pictures, which in _batches(kept):
-            logits = model.token_decoder(embedded[pictures], slots[pictures[:, None], which])  # (b, L, V)
-            of_each = nn.functional.cross_entropy(logits.float().mT, tokens[pictures], reduction="none")  # (b, L)
-            errors[pictures] = of_each.mean(dim=1)
+        for rows, which in _batches(kept):
+            pictures = some[rows]
+            logits = model.token_decoder(embedded[pictures], slots[pictures[:, None], which])  # (c, L, V)
+            of_each = nn.functional.cross_entropy(logits.float().mT, tokens[pictures], reduction="none")  # (c, L)
+            errors[rows] = of_each.mean(dim=1)
         return errors
 
     return FewerSlots(error, masks=lambda kept: _shared(masks, kept))
@@ -76,7 +77,9 @@ def _of_painted_features(
     target, spread = features.float().mT.unsqueeze(-1), _spread(features)  # (B, F, N, 1)
     size = _size_of(output.masks)
     return FewerSlots(
-        error=lambda kept: _squared_error(painted, _shared(shares, kept), target) / spread,
+        error=lambda kept, some: (
+            _squared_error(painted[some], _shared(shares[some], kept), target[some]) / spread[some]
+        ),
         masks=lambda kept: model.masks_of(_shared(shares, kept).flatten(2), size),
     )
 
@@ -87,26 +90,29 @@ def _of_remembered_features(
     """Masks are the attention of the decoder to the kept slots."""
     slots, spread, size = output.slots, _spread(features), _size_of(output.masks)
 
-    def decoded(kept: Bool[Tensor, "B K"]) -> tuple[Float[Tensor, "B N F"], Float[Tensor, "B K N"]]:
-        rebuilt = torch.empty_like(features)
-        shares = features.new_zeros(*kept.shape, features.shape[1])
+    def error(kept: Bool[Tensor, "b K"], some: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
+        errors = spread.new_empty(len(kept))
+        for rows, which in _batches(kept):
+            pictures = some[rows]
+            rebuilt, _ = decoder(slots[pictures[:, None], which], features[pictures])  # (c, N, F)
+            errors[rows] = (rebuilt.float() - features[pictures].float()).square().mean(dim=(1, 2))
+        return errors / spread[some]
+
+    def masks(kept: Bool[Tensor, "B K"]) -> Float[Tensor, "B K 1 H W"]:
+        shares = features.new_zeros(*kept.shape, features.shape[1])  # (B, K, N)
         for pictures, which in _batches(kept):
-            rebuilt[pictures], of_kept = decoder(slots[pictures[:, None], which], features[pictures])
-            shares[pictures[:, None], which] = of_kept
-        return rebuilt, shares
+            _, shares[pictures[:, None], which] = decoder(slots[pictures[:, None], which], features[pictures])
+        return model.masks_of(shares.float(), size)
 
-    return FewerSlots(
-        error=lambda kept: (decoded(kept)[0].float() - features.float()).square().mean(dim=(1, 2)) / spread,
-        masks=lambda kept: model.masks_of(decoded(kept)[1].float(), size),
-    )
+    return FewerSlots(error, masks)
 
 
-def _batches(kept: Bool[Tensor, "B K"]) -> Iterator[tuple[Int[Tensor, "b"], Int[Tensor, "b k"]]]:
-    """The pictures that keep equally many slots, and which those are: a decoder takes any number, one for a batch."""
+def _batches(kept: Bool[Tensor, "b K"]) -> Iterator[tuple[Int[Tensor, "c"], Int[Tensor, "c k"]]]:
+    """The rows that keep equally many slots, and which those are: a decoder takes any number, one for a batch."""
     counts = kept.sum(dim=1)
     for count in sorted(set(counts.tolist())):
-        pictures = (counts == count).nonzero()[:, 0]
-        yield pictures, kept[pictures].nonzero()[:, 1].view(-1, count)
+        rows = (counts == count).nonzero()[:, 0]
+        yield rows, kept[rows].nonzero()[:, 1].view(-1, count)
 
 
 def _shared(masks: Float[Tensor, "B K 1 H W"], kept: Bool[Tensor, "B K"]) -> Float[Tensor, "B K 1 H W"]:
