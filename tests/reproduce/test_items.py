@@ -3,14 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from boqsa.data.packing import write_packed
 from boqsa.errors import InputError, RecipeError
 from boqsa.inference.load import build_model
 from boqsa.reproduce.experiment import Experiment
 from boqsa.reproduce.items import ITEMS, build
 from boqsa.reproduce.paper import paper_cells
-from boqsa.reproduce.plan import built, data_needed, looks_of, missing, placed, require_data, runs_of
+from boqsa.reproduce.plan import Needed, built, data_needed, looks_of, missing, placed, require_data, runs_of
 from boqsa.reproduce.scales import PAPER, SCALES, SMALL, Scale, task_of
 from boqsa.training.sweep import grow_plan, read_plan
 
@@ -133,6 +135,35 @@ def test_missing_data_is_named_at_once(tmp_path: Path) -> None:
         require_data(needed)
     without_root = missing(data_needed(looks_of(placed([of("table7")], root=None), [0])))
     assert "--data.root DIR" in without_root["flowers17"]
+
+
+def test_a_set_that_is_needed_at_two_sizes_lies_in_two_folders(tmp_path: Path) -> None:
+    """Table 1: SLATE sees ShapeStacks at 96x96, the mixture at 128x128."""
+
+    def needed() -> list[Needed]:
+        return data_needed(looks_of(placed([of("table1", PAPER)], root=tmp_path, datasets=["shapestacks"]), [0]))
+
+    assert {data.image_size for data, _ in needed()} == {96, 128}
+    assert set(missing(needed())) == {"shapestacks at 96x96", "shapestacks at 128x128"}
+    without_root = missing(data_needed(looks_of(placed([of("table1", PAPER)], root=None), [0])))
+    assert "DIR/shapestacks_96 --size 96" in without_root["shapestacks at 96x96"]
+    _packed(tmp_path / "shapestacks", 128)
+    assert list(missing(needed())) == ["shapestacks at 96x96"]
+    assert f"this one in {tmp_path}/shapestacks_96." in missing(needed())["shapestacks at 96x96"]
+    _packed(tmp_path / "shapestacks_96", 96)
+    assert not missing(needed())
+    assert {data.image_size: Path(data.root or "").name for data, _ in needed()} == {
+        96: "shapestacks_96",
+        128: "shapestacks",
+    }
+
+
+def _packed(folder: Path, size: int) -> None:
+    empty = np.zeros((1, 3, size, size), np.uint8), np.zeros((1, size, size), np.uint8)
+    described = {"source": "drawn", "licence": "none", "split_rule": "drawn"}
+    write_packed(
+        folder, dict.fromkeys(("train", "val", "test"), empty), name="arrays", task="multi-object", **described
+    )
 
 
 def test_data_sets_can_be_left_out_but_not_all() -> None:

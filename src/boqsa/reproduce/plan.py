@@ -110,7 +110,15 @@ def built(name: str, scale: Scale, fields: Mapping[str, str]) -> Experiment:
 def _with_root(data: DataRecipe, root: str | Path | None) -> DataRecipe:
     if data.name == "scenes":
         return data
-    return replace(data, root=None if root is None else str(Path(root) / data.name))
+    if root is None:
+        return replace(data, root=None)
+    of_size = Path(root) / _folder_of_size(data)
+    return replace(data, root=str(of_size if of_size.is_dir() else Path(root) / data.name))
+
+
+def _folder_of_size(data: DataRecipe) -> str:
+    """Taken before the folder of the name alone: a plan may need a set at two sizes, as Table 1 does."""
+    return f"{data.name}_{data.image_size}"
 
 
 def looks_of(experiments: Sequence[Experiment], seeds: Sequence[int]) -> list[Look]:
@@ -161,21 +169,29 @@ def _needed(looks: Sequence[Look]) -> Iterator[Needed]:
 
 
 def missing(needed: Sequence[Needed]) -> dict[str, str]:
-    """What is wrong with each data set that cannot be used, by its name; empty if all is well."""
+    """What is wrong with each data set that cannot be used, by its name and, where it is needed at several, its size;
+    empty if all is well."""
+    sizes: dict[str, set[int]] = {}
+    for data, _ in needed:
+        sizes.setdefault(data.name, set()).add(data.image_size)
     wrong = {}
     for data, split in needed:
-        if data.name == "scenes" or data.name in wrong:
+        several = len(sizes[data.name]) > 1
+        what = f"{data.name} at {data.image_size}x{data.image_size}" if several else data.name
+        if data.name == "scenes" or what in wrong:
             continue
         if data.root is None:
-            wrong[data.name] = (
+            folder = _folder_of_size(data) if several else data.name
+            wrong[what] = (
                 f"{data.name} is needed at {data.image_size}x{data.image_size}: pass --data.root DIR, where "
-                f"`boqsa data prepare READER SOURCE DIR/{data.name} --size {data.image_size}` made it."
+                f"`boqsa data prepare READER SOURCE DIR/{folder} --size {data.image_size}` made it."
             )
             continue
         try:
             require_image_size(open_split(data, split), data.image_size)
         except BoqsaError as error:
-            wrong[data.name] = f"{data.name}: {error}"
+            beside = Path(data.root).with_name(_folder_of_size(data))
+            wrong[what] = f"{what}: {error}" + (f" Sizes lie side by side: this one in {beside}." if several else "")
     return wrong
 
 
