@@ -91,7 +91,6 @@ STAGES: dict[str, list[str]] = {
     "own-photographs": [
         "boqsa data mimic folder PHOTOS",
         "boqsa data mimic folder PICTURES",
-        "boqsa data prepare folder PICTURES packed64 --size 64",
     ],
     "reading-the-numbers": ["boqsa train demo --out RUN"],
     "resume": ["boqsa train demo --out RUN"],

@@ -50,3 +50,12 @@ def test_small_and_unequal_images_are_refused() -> None:
         ssim(*images(size=10))
     with pytest.raises(ValueError, match="equal"):
         ssim(images()[0], images(size=20)[0])
+
+
+def test_images_of_another_range_or_kind_are_refused() -> None:
+    one, other = images()
+    for function in (psnr, ssim):
+        with pytest.raises(ValueError, match=r"expected \[0, 1\]"):
+            function(one, 2 * other - 1)
+        with pytest.raises(TypeError, match="int64"):
+            function(one, other.long())

@@ -94,6 +94,13 @@ def test_a_room_that_two_slots_share_is_no_object() -> None:
     assert found.objects().tolist() == [1]
 
 
+def test_bytes_and_double_precision_are_images_too() -> None:
+    image, owners = scene((3, 3, 0.6), (9, 9, 1.0))
+    made = output(image, owners, torch.tensor([0.0, 0.6, 1.0]))
+    assert needed_slots(made, (255 * image[None]).round().to(torch.uint8)).objects().tolist() == [2]
+    assert needed_slots(made, image[None].double()).objects().tolist() == [2]
+
+
 def test_pictures_of_a_batch_are_told_apart_and_one_slot_always_stays() -> None:
     (one, of_one), (none, of_none) = scene((3, 3, 0.5)), scene()
     made = [output(image, owners, torch.tensor([0.0, 0.5, 0.9])) for image, owners in ((one, of_one), (none, of_none))]

@@ -301,6 +301,14 @@ def test_a_look_that_cannot_be_taken_does_not_end_the_others(place: Path, monkey
     assert {row.method for row in read_rows(place / "one-less" / "figure6.csv")} == {"BO-QSA", "VQ-constraint"}
 
 
+def test_a_metric_of_fewer_images_says_so() -> None:
+    """The spectral norm is a mean over the first eight of a split, whatever the other metrics see."""
+    look = looks_of([built("stability", SMALL, TOY)], [0])[0]
+    assert "update_spectral_norm" in look.test.metrics
+    assert [measure.images_of(look.test, metric, 1000) for metric in ("ari_fg", "update_spectral_norm")] == [1000, 8]
+    assert measure.images_of(look.test, "update_spectral_norm", 3) == 3
+
+
 def test_a_look_is_taken_again_when_the_data_changes(place: Path, tmp_path: Path) -> None:
     (experiment,) = placed([built("figure8", SMALL, TOY)], root=place / "data")
     look = looks_of([experiment], [0])[0]

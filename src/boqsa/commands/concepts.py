@@ -24,7 +24,7 @@ class Concepts:
     names: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Name slots as in a file that the page gave to download; slots that --name names are named by that."""
     dataset: str | None = None
-    """Another data set of the catalog to look at."""
+    """Another data set to look at, by its name."""
     root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
     """Its packed folder, or where the run's own data is now."""
     split: str | None = None

@@ -18,7 +18,7 @@ class Evaluate:
     run: tyro.conf.Positional[Path]
     """Run folder."""
     dataset: str | None = None
-    """Another data set of the catalog to score on."""
+    """Another data set to score on, by its name."""
     root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
     """Its packed folder, or where the run's own data is now."""
     scene_objects: tuple[int, int] | None = None

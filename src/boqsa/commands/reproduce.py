@@ -32,7 +32,7 @@ class Reproduce:
     """
 
     items: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ITEM...")] = ()
-    """What to reproduce: table1 ... table19, figure1 ... figure17, the claims that have no table, or all."""
+    """What to reproduce: a table or figure of the paper (table7, figure3), a claim that has none (noise), or all."""
     scale: Literal["small", "paper"] = "small"
     """small: minutes a run on two CPU cores. paper: the paper's recipes on its data."""
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from boqsa.metrics.accumulate import MeanOverImages
-from boqsa.metrics.reconstruction import mse
+from boqsa.metrics.reconstruction import mse, unit_range_pair
 
 _EPSILON = 1e-8
 _WINDOW, _SIGMA = 11, 1.5
@@ -39,14 +39,11 @@ def ssim(rendered: Float[Tensor, "B C H W"], image: Float[Tensor, "B C H W"]) ->
         image: In [0, 1], not smaller than the window.
 
     Raises:
-        ValueError: if the shapes differ, or an image is smaller than the window.
+        TypeError, ValueError: as `boqsa.metrics.mse`, and if an image is smaller than the window.
     """
-    if rendered.shape != image.shape or min(image.shape[-2:]) < _WINDOW:
-        raise ValueError(
-            f"rendered has shape {tuple(rendered.shape)} and image has shape {tuple(image.shape)}; expected equal "
-            f"shapes (batch, channels, height, width) of at least {_WINDOW} pixels."
-        )
-    one, other = rendered.double(), image.double()
+    one, other = unit_range_pair(rendered, image)
+    if min(image.shape[-2:]) < _WINDOW:
+        raise ValueError(f"images have {tuple(image.shape[-2:])} pixels; expected sides of at least {_WINDOW} pixels.")
     window = _bell(one)
     mean_one, mean_other = _averaged(one, window), _averaged(other, window)
     spread_one = _averaged(one * one, window) - mean_one**2

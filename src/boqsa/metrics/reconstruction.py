@@ -52,6 +52,14 @@ def mse_published(reconstruction: Shaped[Tensor, "B C H W"], image: Shaped[Tenso
 
 
 def _squared_error(reconstruction: Tensor, image: Tensor) -> Float64[Tensor, "B C H W"]:
+    rebuilt, true = unit_range_pair(reconstruction, image)
+    return (rebuilt - true).square()
+
+
+def unit_range_pair(
+    reconstruction: Tensor, image: Tensor
+) -> tuple[Float64[Tensor, "B C H W"], Float64[Tensor, "B C H W"]]:
+    """Both as numbers in [0, 1], checked; arguments and errors as of `mse`."""
     if reconstruction.shape != image.shape or image.ndim != 4 or 0 in image.shape[1:]:
         raise ValueError(
             f"reconstruction has shape {tuple(reconstruction.shape)} and image has shape {tuple(image.shape)}"
@@ -66,7 +74,7 @@ def _squared_error(reconstruction: Tensor, image: Tensor) -> Float64[Tensor, "B 
             f"image has values from {image.min().item():.3g} to {image.max().item():.3g}; expected [0, 1]. "
             "Pass the image before it is scaled for the model."
         )
-    return (_unit_range(reconstruction, "reconstruction") - _unit_range(image, "image")).square()
+    return _unit_range(reconstruction, "reconstruction"), _unit_range(image, "image")
 
 
 def _unit_range(image: Tensor, name: str) -> Float64[Tensor, "B C H W"]:

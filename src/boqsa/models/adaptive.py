@@ -4,7 +4,7 @@ A model has a fixed number of slots, however many objects are in a picture (pape
 the others cannot paint its part: if without it the error of the picture rises. The slot that is missed least goes
 first, and the question is asked again, until every slot that is left is missed. An empty slot is not missed; of two
 slots on one object either is not, as the other takes over. A piece of the room is large, so that a faint difference in
-shade makes the error rise as an object would; of slots that paint, the rise must also be large for the part.
+shade makes the error rise as an object would; in mixtures the rise must also be large for the part.
 
 What the error is, and who takes over, is the decoder's matter (`boqsa.models.fewer_slots`).
 
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from boqsa.models.features import FeaturesModel
@@ -82,7 +82,7 @@ def least_contrast_of(model: nn.Module | None) -> float:
 @torch.no_grad()
 def needed_slots(
     output: Output,
-    given: Float[Tensor, "B 3 H W"] | Float[Tensor, "B N F"],
+    given: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"] | Float[Tensor, "B N F"],
     model: nn.Module | None = None,
     *,
     least_rise: float | None = None,
@@ -94,7 +94,7 @@ def needed_slots(
 
     Args:
         output: Of the model, in eval mode.
-        given: What it was given: images in [0, 1], or features.
+        given: What it was given: images, uint8 or float in [0, 1], or features.
         model: It; a mixture's output alone is enough.
         least_rise: Rise of the error from which a slot is needed; None means `least_rise_of(model)`. The error is of a
             mixture the mean squared error of the picture, of a transformer model the cross-entropy in nats a token, and
@@ -134,8 +134,8 @@ def without_least_missed(
     Args:
         error: Of some of the pictures, named by their places, made by the slots that are kept of each alone.
         kept: Those to begin with, at least one of each picture; one always stays.
-        least_rises: Takes the slots that are kept; from which rise of the error each is missed. The slot goes whose rise
-            is the smallest part of that.
+        least_rises: Takes the slots that are kept; from which rise of the error each is missed. The slot goes whose
+            rise is the smallest part of that.
     """
     kept, before = kept.clone(), error(kept, torch.arange(len(kept), device=kept.device))
     goes_on = torch.ones(len(kept), dtype=torch.bool, device=kept.device)

@@ -13,11 +13,13 @@ patches; N patches, L tokens.
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from jaxtyping import Bool, Float, Int
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from boqsa.models.feature_decoders import AutoregressiveFeatureDecoder, MLPFeatureDecoder
 from boqsa.models.features import FeaturesModel
+from boqsa.models.image import scaled_image
 from boqsa.models.output import Output
 from boqsa.models.transformer import TransformerModel
 
@@ -31,10 +33,11 @@ class FewerSlots(NamedTuple):
     """Shares of the kept slots of all pictures, which sum to 1; the others have 0."""
 
 
-def of_paintings(output: Output, image: Float[Tensor, "B 3 H W"]) -> FewerSlots:
+def of_paintings(output: Output, image: UInt8[Tensor, "B 3 H W"] | Float[Tensor, "B 3 H W"]) -> FewerSlots:
     """Of a mixture: the error is the mean squared error of the picture, in [0, 1] units."""
     assert output.slot_reconstructions is not None
     painted, masks = output.slot_reconstructions.float(), output.masks.float()
+    image = scaled_image(image, size=painted.shape[-1], low=0.0, dtype=torch.float32)
     return FewerSlots(
         error=lambda kept, some: _squared_error(painted[some], _shared(masks[some], kept), image[some]),
         masks=lambda kept: _shared(masks, kept),

@@ -36,7 +36,7 @@ from boqsa.reproduce.plan import Look, test_split
 from boqsa.reproduce.protocol import Masks
 from boqsa.reproduce.separation import Separation, first_step, separation
 from boqsa.training.diagnostics import verdict
-from boqsa.training.evaluation import evaluate, headline
+from boqsa.training.evaluation import STABILITY_IMAGES, evaluate, headline
 from boqsa.training.results import whole_checkpoints
 from boqsa.training.sweep.local import cores
 from boqsa.training.sweep.worker import device_of
@@ -125,6 +125,8 @@ def short_fingerprint(dataset: PackedDataset) -> str:
 def images_of(test: Test, metric: str, images: int) -> int:
     """How many images of a split of so many a metric was taken on."""
     most = {"separation": _SEPARATION_IMAGES, "binding": _BINDING_IMAGES}.get(test.probe, images)
+    if metric == "update_spectral_norm":
+        most = STABILITY_IMAGES
     return min(images, test.generated if metric.endswith("_generated") else most)
 
 

@@ -1,6 +1,7 @@
 """Every random draw of training, as a pure function of (seed, step, position in the global batch).
 
-So a run does not depend on the number of processes, on accumulation, on evaluation, or on being resumed.
+So a run does not depend on the number of processes, on accumulation, on evaluation, or on being resumed. One exception:
+what dropout leaves out is drawn for a piece of the batch, and changes with the pieces.
 """
 
 import hashlib

@@ -53,7 +53,7 @@ from boqsa.training.processes import rank_and_count
 from boqsa.training.stability import update_spectral_norm
 from boqsa.training.view_evaluation import evaluate_views
 
-_STABILITY_IMAGES = 8
+STABILITY_IMAGES = 8
 """Images that the spectral norm of the slot update is a mean over, always the first ones: it differs between images."""
 
 
@@ -91,7 +91,8 @@ def evaluate(
         split: Images, with masks or without.
         protocol: Which metrics, and how many images at a time.
         iterations: Slot-attention steps; None means the trained number.
-        num_slots: Slots; None means the trained number. Only slots of a shared Gaussian can be more.
+        num_slots: Slots; None means the trained number. Only slots of a shared Gaussian can be more. The spectral norm
+            in `diagnostics` is of the trained number always.
         limit: Only the first so many images; 0 means all.
         generated: Of a transformer model: how many images, from the first, to decode from their slots alone. That
             is one pass of the decoder a token, so it is dear; 0 means none.
@@ -172,7 +173,7 @@ def evaluate(
                         needed.update(output, unit if paints else taken, true, indices)
                 if progress is not None:
                     progress(int(indices[-1]) + 1, count)
-        spectral_norm = _spectral_norm(model, split, min(count, _STABILITY_IMAGES), size, iterations, device)
+        spectral_norm = _spectral_norm(model, split, min(count, STABILITY_IMAGES), size, iterations, device)
     finally:
         model.train(was_training)
     means = {name: float(mean.compute()) for name, mean in losses.items()}

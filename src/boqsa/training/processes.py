@@ -5,7 +5,7 @@
 
 Fabric joins them (DistributedDataParallel; gloo on CPUs, NCCL on NVIDIA GPUs). What a step computes does not depend on
 how many there are, but for rounding: the batch of the recipe is that of all processes together, every random draw
-belongs to a place in it, and gradients are averaged over equal shares.
+belongs to a place in it (but for dropout's, `boqsa.training.draws`), and gradients are averaged over equal shares.
 """
 
 import logging
