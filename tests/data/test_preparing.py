@@ -1,11 +1,13 @@
 """Preparing: the whole way, on any number of processes, through interruptions; refusals leave nothing behind."""
 
+import io
 import json
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -219,6 +221,59 @@ def test_it_starts_again_where_it_cannot_go_on(change: str, tmp_path: Path, monk
         (place / "packed/train.image.000.npy").unlink()
     packed = prepare("folder", photos, tmp_path / "packed", image_size=size)
     assert packed.fingerprint == prepare("folder", photos, tmp_path / "fresh", image_size=size).fingerprint
+
+
+def write_archive(path: Path, photos: Path) -> Path:
+    """A tar as a script makes it that wants the same bytes each time: all of the same old date; or a zip."""
+    if path.suffix == ".zip":
+        return Path(shutil.make_archive(str(path.with_suffix("")), "zip", photos))
+    if not hasattr(tarfile, "data_filter"):  # as `safe_tar`, where a parameter says which kind is written
+        pytest.skip("Python 3.11.4 or later is needed to unpack tar files")
+    with tarfile.open(path, "w") as archive:
+        for file in sorted(photos.glob("*/*")):
+            member = archive.gettarinfo(file, file.relative_to(photos).as_posix())
+            member.mtime = 0
+            archive.addfile(member, io.BytesIO(file.read_bytes()))
+    return path
+
+
+def write_bitmaps(folder: Path, names: range) -> Path:
+    """Pictures that all have the same number of bytes."""
+    (folder / "images").mkdir(parents=True)
+    for name in names:
+        Image.fromarray(RNG.integers(0, 256, (24, 20, 3), dtype=np.uint8)).save(folder / f"images/{name:03}.bmp")
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_an_archive_goes_on_where_it_was(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_archive(tmp_path / f"a{suffix}", write_bitmaps(tmp_path / "photos", range(10)))
+    with monkeypatch.context() as patch:
+        interrupt_at(6, patch)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("folder", source, tmp_path / "packed")
+    seen: list[tuple[str, int, int]] = []
+    prepare("folder", source, tmp_path / "packed", progress=lambda *told: seen.append(told))
+    assert seen == [("packing", done, 10) for done in range(7, 11)], "nothing is unpacked anew"
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+@pytest.mark.parametrize("names", [range(10), range(5, 15)])
+@pytest.mark.parametrize("under", ["another name", "the same name"])
+def test_two_archives_are_never_mixed(
+    under: str, names: range, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write_archive(tmp_path / f"a{suffix}", write_bitmaps(tmp_path / "first", range(10)))
+    with monkeypatch.context() as patch:
+        interrupt_at(6, patch)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("folder", first, tmp_path / "packed")
+    later = write_archive(tmp_path / f"b{suffix}", write_bitmaps(tmp_path / "later", names))
+    if under == "the same name":
+        later = later.replace(first)
+    manifest = prepare("folder", later, tmp_path / "packed")
+    assert sum(manifest.counts.values()) == 10
+    assert manifest.fingerprint == prepare("folder", later, tmp_path / "fresh").fingerprint
 
 
 @pytest.mark.parametrize("name", WRITERS)

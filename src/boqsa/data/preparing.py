@@ -8,8 +8,8 @@
 
 Notable choices:
  - Samples are packed in the order of the listing, however many processes read them, so the result is the same bytes.
- - An interrupted `prepare` goes on when the same command is typed again, if the files behind the samples that are done
-   still have their sizes and times; otherwise it starts again.
+ - An interrupted `prepare` goes on when the same command is typed again, if the archives, and the files behind the
+   samples that are done, still have their sizes and times; otherwise it starts again.
  - A broken sample stops everything unless it was allowed (`skip_broken`); what was done until then is kept.
 """
 
@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from boqsa.atomic import one_process, write_text
-from boqsa.data.archives import unpacked
+from boqsa.data.archives import archives_of, unpacked
 from boqsa.data.catalog import DatasetEntry, entry
 from boqsa.data.manifest import FORMAT, Manifest, Option
 from boqsa.data.packing import PackedWriter
@@ -96,6 +96,7 @@ def prepare(
     tell = progress or (lambda *_: None)
     with workplace(folder) as place:
         try:
+            archives = archives_of(Path(source), dataset.archives)
             root = unpacked(Path(source), place / "unpacked", patterns=dataset.archives, progress=tell)
             told = {"progress": tell} if "progress" in inspect.signature(read).parameters else {}
             opened = read(root, **given, **told)
@@ -104,7 +105,13 @@ def prepare(
         if is_stand_in(Path(source)) or is_stand_in(root):
             opened.partial = True
             opened.notices.append("a stand-in with built-in scenes, by `boqsa data mimic`: not the data set")
-        asked = {"name": name, "source": os.path.abspath(source), "options": given, "format": FORMAT}
+        asked = {
+            "name": name,
+            "source": os.path.abspath(source),
+            "archives": list(archives.values()),  # what is in another one may have the same sizes and times
+            "options": given,
+            "format": FORMAT,
+        }
         packing = _Packing(dataset, opened, place, str(source), asked, skip_broken)
         manifest = packing.run(_worker_count(workers, opened), tell)
         move_into_place(place / "packed", folder)
