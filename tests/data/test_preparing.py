@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 import shutil
 import signal
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boqsa.data import PackedDataset, prepare, preparing
+from boqsa.data import PackedDataset, packing, prepare, preparing
 from boqsa.data.mimic import WRITERS, mimic
 from boqsa.data.preparing import workplace_of
 from boqsa.data.readers import READERS
@@ -197,6 +198,29 @@ def test_an_interrupted_pass_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [told for told in seen if told[0] == "packing"] == [("packing", 30, 30)]
     assert cut == whole
     assert not workplace_of(tmp_path / "cut").exists()
+
+
+def stop(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", ["hashing", "fsync", "replace"])
+def test_a_stop_after_the_last_sample_loses_nothing(at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = write_photos(tmp_path / "photos", 12)
+    whole = prepare("folder", photos, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "_SECONDS_BETWEEN_JOURNALS", 0.0)
+        if at == "hashing":
+            patch.setattr(packing.hashlib, "file_digest", stop)
+        else:
+            real = preparing.move_into_place
+            patch.setattr(preparing, "move_into_place", lambda *given: (patch.setattr(os, at, stop), real(*given)))
+        with pytest.raises(KeyboardInterrupt):
+            prepare("folder", photos, tmp_path / "cut")
+    seen: list[tuple[str, int, int]] = []
+    assert prepare("folder", photos, tmp_path / "cut", progress=lambda *told: seen.append(told)) == whole
+    assert "packing" not in {what for what, *_ in seen}, "all samples were done"
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == sorted(["manifest.json", *whole.sha256])
 
 
 @pytest.mark.parametrize("change", ["options", "a file that was done", "journal", "arrays", "what all masks mean"])
