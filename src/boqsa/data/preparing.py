@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from boqsa.atomic import one_process, write_text
+from boqsa.cores import cores
 from boqsa.data.archives import archives_of, unpacked
 from boqsa.data.catalog import DatasetEntry, entry
 from boqsa.data.manifest import FORMAT, Manifest, Option
@@ -359,8 +360,7 @@ def _worker_count(asked: int | None, opened: Source) -> int:
         return asked
     if opened.in_one_process or opened.total < _FEWEST_FOR_PROCESSES:
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_WORKERS)
+    return min(cores(), _MOST_WORKERS)
 
 
 # The folder that it is made in.
