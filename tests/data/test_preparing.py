@@ -1,5 +1,6 @@
 """Preparing: the whole way, on any number of processes, through interruptions; refusals leave nothing behind."""
 
+import errno
 import io
 import json
 import os
@@ -106,10 +107,20 @@ def test_targets_that_cannot_be(source: Path) -> None:
     for target, message in (("", "no name of its own"), ("..", "no name"), (source, "is a file")):
         with pytest.raises(InputError, match=message):
             prepare("arrays", source, target)
-    for target in (source / "inside", source.parent / ("x" * 300)):
+    too_long = "x" * 300
+    for target in (source / "inside", source.parent / too_long, source.parent / "new" / too_long):
         with pytest.raises(InputError, match="cannot write"):
             prepare("arrays", source, target)
     assert list(source.parent.iterdir()) == [source]
+
+
+def test_a_full_disk_is_no_wrong_target(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        prepare("arrays", source, tmp_path / "packed")
 
 
 def test_no_space_is_said_before_anything_is_read(

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from boqsa.atomic import one_process, write_text
+from boqsa.atomic import flush_to_disk, folder_and_parents, one_process, write_text
 from boqsa.cores import cores
 from boqsa.data.archives import archives_of, unpacked
 from boqsa.data.catalog import DatasetEntry, entry
@@ -376,23 +376,14 @@ def workplace_of(target: str | Path) -> Path:
 def workplace(target: Path) -> Iterator[Path]:
     """A folder beside `target`, for one process at a time; it stays only while there is a journal to go on from."""
     place = workplace_of(target)
-    new_parents = [parent for parent in place.parents if not os.path.exists(parent)]  # deepest first
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        above_is_file = isinstance(error, FileExistsError | NotADirectoryError)
-        reason = "a folder above it is a file" if above_is_file else error.strerror
-        raise InputError(f"cannot write to {target}: {reason}; choose a folder that is writable.") from None
-    with one_process(place / "lock", wait=False, busy=f"another process is preparing {target}; let it finish."):
+    busy = f"another process is preparing {target}; let it finish."
+    with folder_and_parents(place, shown=target, exist_ok=True), one_process(place / "lock", wait=False, busy=busy):
         free_target(target)  # another process may have finished it meanwhile
         try:
             yield place
         finally:
             if os.path.exists(target / "manifest.json") or not (place / "journal.json").exists():
                 shutil.rmtree(place, ignore_errors=True)
-                for parent in new_parents:
-                    with suppress(OSError):  # the target, or someone else's files, may stand in it
-                        parent.rmdir()
 
 
 def move_into_place(packed: Path, target: Path) -> None:
@@ -402,11 +393,7 @@ def move_into_place(packed: Path, target: Path) -> None:
         InputError: if the target cannot be written.
     """
     for path in (*packed.iterdir(), packed):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        flush_to_disk(path)
     final = Path(os.path.realpath(target))
     try:
         os.replace(packed, final)  # an empty folder is replaced
