@@ -11,7 +11,6 @@ The promise is at least 1.7 times one core on two cores for separate files.
 """
 
 import argparse
-import os
 import shutil
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from boqsa.cores import cores
 from boqsa.data import prepare
 from boqsa.data.mimic import mimic
 from boqsa.data.readers.tfrecord import read_records
@@ -35,23 +35,23 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2_000)
     parser.add_argument("--records", type=int, default=4_000)
     arguments = parser.parse_args()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = cores()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         photos = write_photos(folder / "photos", arguments.images)
         one = timed(lambda: pack("folder", photos, folder / "packed", workers=1))
-        all_cores = timed(lambda: pack("folder", photos, folder / "packed", workers=cores))
+        all_cores = timed(lambda: pack("folder", photos, folder / "packed", workers=workers))
         print(f"separate files, one process     {arguments.images / one:8,.0f} images/s")
-        print(f"separate files, {cores} processes     {arguments.images / all_cores:8,.0f} images/s", end="")
+        print(f"separate files, {workers} processes     {arguments.images / all_cores:8,.0f} images/s", end="")
         print(f"    {one / all_cores:.2f} times one process")
         stream = write_records(folder / "records", arguments.records)
         plain = timed(lambda: sum(1 for _ in read_records(stream)))
         one = timed(lambda: pack("objectsroom", stream, folder / "packed", workers=1))
-        all_cores = timed(lambda: pack("objectsroom", stream, folder / "packed", workers=cores))
+        all_cores = timed(lambda: pack("objectsroom", stream, folder / "packed", workers=workers))
         print(f"gzip stream, decompressing once {arguments.records / plain:8,.0f} records/s")
         print(f"gzip stream, one process        {arguments.records / one:8,.0f} records/s", end="")
         print(f"    decompressing twice is {2 * plain / one:.0%} of it")
-        print(f"gzip stream, {cores} processes        {arguments.records / all_cores:8,.0f} records/s", end="")
+        print(f"gzip stream, {workers} processes        {arguments.records / all_cores:8,.0f} records/s", end="")
         print(f"    {one / all_cores:.2f} times one process; decompressing twice is {2 * plain / all_cores:.0%}")
 
 

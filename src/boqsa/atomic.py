@@ -54,11 +54,11 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         ) from None
     try:
         yield partial
-        _flush(partial)
+        flush_to_disk(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    _flush(path.parent)
+    flush_to_disk(path.parent)
 
 
 @contextmanager
@@ -83,28 +83,47 @@ def atomic_folder(path: str | Path, *, older: Sequence[str] = ()) -> Iterator[Pa
     if os.path.lexists(path) and not os.path.isdir(path):
         raise InputError(f"cannot write {shown}: there is a file of that name; name a folder.")
     partial = _partial(path)
-    new_parents = [parent for parent in path.parents if not os.path.exists(parent)]  # deepest first
+    with folder_and_parents(partial, shown=shown):
+        try:
+            yield partial
+            for file in partial.rglob("*"):
+                flush_to_disk(file)
+            flush_to_disk(partial)
+            _replace_folder(partial, _chain(path, older))
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def folder_and_parents(folder: Path, *, shown: str | Path, exist_ok: bool = False) -> Iterator[None]:
+    """Make `folder` and its parents. After the body, parents that are new and in which nothing stands go again.
+
+    Args:
+        folder: Folder to make.
+        shown: What is said to be written, in messages.
+        exist_ok: Whether it may be there.
+
+    Raises:
+        InputError: if one of them cannot be made.
+        OSError: if the disk is full.
+    """
+    new_parents = [parent for parent in folder.parents if not os.path.exists(parent)]  # deepest first
     try:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.mkdir()
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=exist_ok)
         except OSError as error:
             if error.errno in DISK_IS_FULL:
                 raise
             above_is_file = isinstance(error, FileExistsError | NotADirectoryError)
             reason = "a folder above it is a file" if above_is_file else error.strerror
             raise InputError(f"cannot write {shown}: {reason}; choose a folder that is writable.") from None
-        yield partial
-        for file in partial.rglob("*"):
-            _flush(file)
-        _flush(partial)
-        _replace_folder(partial, _chain(path, older))
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        yield
+    finally:
         for parent in new_parents:
-            with suppress(OSError):  # someone else may have put something there meanwhile
+            with suppress(OSError):  # what was to be made stands in it, or what someone else has put there
                 parent.rmdir()
-        raise
 
 
 def recover_folder(path: str | Path, *, older: Sequence[str] = ()) -> None:
@@ -178,6 +197,15 @@ def write_text(path: str | Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def flush_to_disk(path: Path) -> None:
+    """Have the content of a file, or the names in a folder, outlive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _partial(path: Path) -> Path:
     if not path.name:
         raise InputError(f"cannot write {path}: it has no name of its own; name what to write.")
@@ -214,7 +242,7 @@ def _replace_folder(partial: Path, chain: Sequence[Path]) -> None:
     except BaseException:
         _restore(chain)
         raise
-    _flush(chain[0].parent)
+    flush_to_disk(chain[0].parent)
     shutil.rmtree(previous, ignore_errors=True)
 
 
@@ -248,11 +276,3 @@ def _is_alive(process: int) -> bool:
     except (OSError, OverflowError):
         return False
     return process != os.getpid()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -92,9 +92,51 @@ def test_an_archive_is_unpacked_once_and_again_if_it_changed(tmp_path: Path) -> 
     (root / "set/images/a.png").write_bytes(b"kept")
     unpacked(path, tmp_path / "scratch", patterns=(), progress=quiet)
     assert (root / "set/images/a.png").read_bytes() == b"kept"
-    write_zip(path, FILES | {"set/more": b"!"})
+    write_zip(path, {"set/images/a.png": b"new", "set/more": b"!"})
     unpacked(path, tmp_path / "scratch", patterns=(), progress=quiet)
-    assert found(root) == FILES | {"set/more": b"!"}
+    assert found(root) == {"set/images/a.png": b"new", "set/more": b"!"}
+
+
+def test_nothing_stays_of_another_archive(tmp_path: Path) -> None:
+    one, other = write_zip(tmp_path / "one.zip"), write_zip(tmp_path / "other.zip", {"set/b": b"other"})
+    for path, expected in ((one, FILES), (other, {"set/b": b"other"}), (one, FILES)):
+        assert found(unpacked(path, tmp_path / "scratch", patterns=(), progress=quiet)) == expected
+
+
+def test_nothing_stays_of_an_archive_that_is_gone(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("images", "masks"):
+        write_zip(source / f"{name}.zip", {f"{name}/1": b"1"})
+    assert len(found(unpacked(source, tmp_path / "scratch", patterns=("*",), progress=quiet))) == 2
+    (source / "masks.zip").unlink()
+    assert list(found(unpacked(source, tmp_path / "scratch", patterns=("*",), progress=quiet))) == ["images/1"]
+
+
+def test_nothing_stays_of_another_archive_that_was_cut_off(tmp_path: Path) -> None:
+    def kill(what: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        unpacked(write_zip(tmp_path / "one.zip"), tmp_path / "scratch", patterns=(), progress=kill)
+    assert found(tmp_path / "scratch/content")
+    other = write_zip(tmp_path / "other.zip", {"set/b": b"other"})
+    assert found(unpacked(other, tmp_path / "scratch", patterns=(), progress=quiet)) == {"set/b": b"other"}
+
+
+def test_what_is_half_removed_is_not_taken_for_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = write_zip(tmp_path / "one.zip"), write_zip(tmp_path / "other.zip", {"set/b": b"other"})
+    unpacked(one, tmp_path / "scratch", patterns=(), progress=quiet)
+
+    def kill(folder: Path) -> None:
+        (folder / "content/set/images/a.png").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archives.shutil, "rmtree", kill)
+        with pytest.raises(KeyboardInterrupt):
+            unpacked(other, tmp_path / "scratch", patterns=(), progress=quiet)
+    assert found(unpacked(one, tmp_path / "scratch", patterns=(), progress=quiet)) == FILES
 
 
 @pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/../../out", "..\\out", "C:/out"])

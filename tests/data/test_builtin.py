@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from boqsa.data import PackedDataset
-from boqsa.data.builtin import TEST_SCENES, VALIDATION_SCENES, scene_parameters
+from boqsa.data.builtin import TEST_SCENES, VALIDATION_SCENES, cache_folder, scene_parameters
 from boqsa.data.packing import write_packed
 from boqsa.data.raycast import ABSENT
 from boqsa.data.scenes import SceneSettings, render_scenes
@@ -45,3 +45,28 @@ def test_other_scenes_are_refused(packed: Path) -> None:
             scene_parameters(data, 5, **wrong)
     with pytest.raises(InputError, match="has no 7 built-in scenes"):
         scene_parameters(data, 7, seed=4, settings=SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("ours", "shared", "expected"),
+    [
+        ("/ours", "/shared", "/ours"),
+        ("ours", None, "ours"),
+        (None, "/shared", "/shared/boqsa"),
+        ("", "/shared", "/shared/boqsa"),
+        (None, None, "/home/me/.cache/boqsa"),
+        (None, "", "/home/me/.cache/boqsa"),
+        ("", "", "/home/me/.cache/boqsa"),
+        (None, "relative", "/home/me/.cache/boqsa"),
+    ],
+)
+def test_where_the_cache_is(
+    ours: str | None, shared: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    for name, value in (("BOQSA_CACHE", ours), ("XDG_CACHE_HOME", shared)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(expected)

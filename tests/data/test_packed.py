@@ -230,6 +230,20 @@ def test_a_writer_goes_on_from_its_counts(kept: int, tmp_path: Path) -> None:
         assert writer.finish(**FIELDS) == whole
 
 
+@pytest.mark.parametrize("kept", [0, 9, 16, 49, 50])
+def test_a_writer_goes_on_from_a_folder_that_was_finished(kept: int, tmp_path: Path) -> None:
+    """As after a stop between the last image and the final name of the folder."""
+    with pack_fifty(tmp_path, [kept]) as writer:
+        counts = writer.flush()
+        writer.append("test", FIFTY[:3], None, names=list("abc"), extras={"pose": POSES[:3]})
+        assert ("3 images occur both in train and in test" in writer.finish(**FIELDS).notices) == (kept > 0)
+    with pack_fifty(tmp_path, [50 - kept], counts=counts, start=kept) as writer:
+        again = writer.finish(**FIELDS)
+    (tmp_path / "whole").mkdir()
+    with pack_fifty(tmp_path / "whole", [50]) as writer:
+        assert again == writer.finish(**FIELDS)
+
+
 def test_counts_that_the_folder_cannot_have(tmp_path: Path) -> None:
     with pack_fifty(tmp_path, [9]) as writer:
         writer.flush()

@@ -1,11 +1,15 @@
 """Preparing: the whole way, on any number of processes, through interruptions; refusals leave nothing behind."""
 
+import errno
+import io
 import json
+import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boqsa.data import PackedDataset, prepare, preparing
+from boqsa.data import PackedDataset, packing, prepare, preparing
 from boqsa.data.mimic import WRITERS, mimic
 from boqsa.data.preparing import workplace_of
 from boqsa.data.readers import READERS
@@ -103,10 +107,20 @@ def test_targets_that_cannot_be(source: Path) -> None:
     for target, message in (("", "no name of its own"), ("..", "no name"), (source, "is a file")):
         with pytest.raises(InputError, match=message):
             prepare("arrays", source, target)
-    for target in (source / "inside", source.parent / ("x" * 300)):
+    too_long = "x" * 300
+    for target in (source / "inside", source.parent / too_long, source.parent / "new" / too_long):
         with pytest.raises(InputError, match="cannot write"):
             prepare("arrays", source, target)
     assert list(source.parent.iterdir()) == [source]
+
+
+def test_a_full_disk_is_no_wrong_target(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        prepare("arrays", source, tmp_path / "packed")
 
 
 def test_no_space_is_said_before_anything_is_read(
@@ -197,6 +211,29 @@ def test_an_interrupted_pass_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not workplace_of(tmp_path / "cut").exists()
 
 
+def stop(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", ["hashing", "fsync", "replace"])
+def test_a_stop_after_the_last_sample_loses_nothing(at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = write_photos(tmp_path / "photos", 12)
+    whole = prepare("folder", photos, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "_SECONDS_BETWEEN_JOURNALS", 0.0)
+        if at == "hashing":
+            patch.setattr(packing.hashlib, "file_digest", stop)
+        else:
+            real = preparing.move_into_place
+            patch.setattr(preparing, "move_into_place", lambda *given: (patch.setattr(os, at, stop), real(*given)))
+        with pytest.raises(KeyboardInterrupt):
+            prepare("folder", photos, tmp_path / "cut")
+    seen: list[tuple[str, int, int]] = []
+    assert prepare("folder", photos, tmp_path / "cut", progress=lambda *told: seen.append(told)) == whole
+    assert "packing" not in {what for what, *_ in seen}, "all samples were done"
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == sorted(["manifest.json", *whole.sha256])
+
+
 @pytest.mark.parametrize("change", ["options", "a file that was done", "journal", "arrays", "what all masks mean"])
 def test_it_starts_again_where_it_cannot_go_on(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = write_photos(tmp_path / "photos", 12)
@@ -219,6 +256,59 @@ def test_it_starts_again_where_it_cannot_go_on(change: str, tmp_path: Path, monk
         (place / "packed/train.image.000.npy").unlink()
     packed = prepare("folder", photos, tmp_path / "packed", image_size=size)
     assert packed.fingerprint == prepare("folder", photos, tmp_path / "fresh", image_size=size).fingerprint
+
+
+def write_archive(path: Path, photos: Path) -> Path:
+    """A tar as a script makes it that wants the same bytes each time: all of the same old date; or a zip."""
+    if path.suffix == ".zip":
+        return Path(shutil.make_archive(str(path.with_suffix("")), "zip", photos))
+    if not hasattr(tarfile, "data_filter"):  # as `safe_tar`, where a parameter says which kind is written
+        pytest.skip("Python 3.11.4 or later is needed to unpack tar files")
+    with tarfile.open(path, "w") as archive:
+        for file in sorted(photos.glob("*/*")):
+            member = archive.gettarinfo(file, file.relative_to(photos).as_posix())
+            member.mtime = 0
+            archive.addfile(member, io.BytesIO(file.read_bytes()))
+    return path
+
+
+def write_bitmaps(folder: Path, names: range) -> Path:
+    """Pictures that all have the same number of bytes."""
+    (folder / "images").mkdir(parents=True)
+    for name in names:
+        Image.fromarray(RNG.integers(0, 256, (24, 20, 3), dtype=np.uint8)).save(folder / f"images/{name:03}.bmp")
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_an_archive_goes_on_where_it_was(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_archive(tmp_path / f"a{suffix}", write_bitmaps(tmp_path / "photos", range(10)))
+    with monkeypatch.context() as patch:
+        interrupt_at(6, patch)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("folder", source, tmp_path / "packed")
+    seen: list[tuple[str, int, int]] = []
+    prepare("folder", source, tmp_path / "packed", progress=lambda *told: seen.append(told))
+    assert seen == [("packing", done, 10) for done in range(7, 11)], "nothing is unpacked anew"
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+@pytest.mark.parametrize("names", [range(10), range(5, 15)])
+@pytest.mark.parametrize("under", ["another name", "the same name"])
+def test_two_archives_are_never_mixed(
+    under: str, names: range, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write_archive(tmp_path / f"a{suffix}", write_bitmaps(tmp_path / "first", range(10)))
+    with monkeypatch.context() as patch:
+        interrupt_at(6, patch)
+        with pytest.raises(KeyboardInterrupt):
+            prepare("folder", first, tmp_path / "packed")
+    later = write_archive(tmp_path / f"b{suffix}", write_bitmaps(tmp_path / "later", names))
+    if under == "the same name":
+        later = later.replace(first)
+    manifest = prepare("folder", later, tmp_path / "packed")
+    assert sum(manifest.counts.values()) == 10
+    assert manifest.fingerprint == prepare("folder", later, tmp_path / "fresh").fingerprint
 
 
 @pytest.mark.parametrize("name", WRITERS)

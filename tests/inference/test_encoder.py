@@ -12,13 +12,13 @@ import torch
 
 from boqsa import Segmenter
 from boqsa.atomic import write_text
+from boqsa.data.resample import resize_image
 from boqsa.errors import InputError
 from boqsa.inference import attach_encoder, load, load_encoder, segment_files
 from boqsa.inference import encoder as encoder_module
 from boqsa.inference.export import ExportedModel
 from boqsa.inference.load import build_model, model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE, write_checkpoint
-from boqsa.inference.segment import squeezed
 from boqsa.models import FeaturesModel
 from boqsa.models.adaptive import needed_slots
 from boqsa.recipes import DataRecipe, FeaturesRecipe, Recipe
@@ -61,7 +61,7 @@ def test_a_picture_is_segmented_by_the_encoder_where_it_was(features_run: Path, 
     np.testing.assert_allclose(found.masks.sum(axis=0), 1, rtol=1e-5)
     assert found.overlay().shape == picture.shape
     # The same masks as from the features of the picture at the model's size.
-    small = torch.from_numpy(squeezed(picture, 16).transpose(2, 0, 1).copy())[None]
+    small = torch.from_numpy(resize_image(picture, (16, 16)).transpose(2, 0, 1).copy())[None]
     model = load(features_run)
     features = load_encoder(load(features_run).encoder_name)(small)
     np.testing.assert_array_equal(found.masks, model(features).masks[0, :, 0].detach().numpy())
@@ -77,7 +77,7 @@ def test_adaptive_masks_are_those_of_the_needed_slots(
     assert isinstance(model, FeaturesModel)
     attach_encoder(model, place)
     found = Segmenter(model, adaptive=True).predict(picture)
-    small = torch.from_numpy(squeezed(picture, 16).transpose(2, 0, 1).copy())[None]
+    small = torch.from_numpy(resize_image(picture, (16, 16)).transpose(2, 0, 1).copy())[None]
     with torch.no_grad():
         needed = needed_slots(model(small), small.float() / 255, model)  # of images as of their features
     assert not needed.is_needed.all()  # or it would prove nothing

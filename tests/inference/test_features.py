@@ -1,6 +1,7 @@
 """Features computed once and packed: the encoder's own, beside what was there; continued to the same bytes."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from boqsa.data import Manifest, PackedDataset, check
+from boqsa.data import Manifest, PackedDataset, check, packing
 from boqsa.data.packing import write_packed
 from boqsa.data.preparing import workplace_of
 from boqsa.errors import InputError
@@ -150,6 +151,29 @@ def test_continued_to_the_same_bytes(
     assert len(calls) == 10 - after, "30 and 7 images are 8 and 2 batches of 4"
     assert files(tmp_path / "whole") == files(tmp_path / "broken")
     assert not workplace_of(tmp_path / "broken").exists()
+
+
+@pytest.mark.parametrize("at", ["hashing", "fsync", "replace"])
+def test_a_stop_after_the_last_image_loses_nothing(
+    at: str, packed: Path, encoder: PretrainedViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> None:
+        raise Killed
+
+    write_features(packed, encoder, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(features_module, "_SECONDS_BETWEEN_JOURNALS", 0.0)
+        if at == "hashing":
+            patch.setattr(packing.hashlib, "file_digest", die)
+        else:
+            real = features_module.move_into_place
+            patch.setattr(features_module, "move_into_place", lambda *given: (patch.setattr(os, at, die), real(*given)))
+        with pytest.raises(Killed):
+            write_features(packed, encoder, tmp_path / "cut")
+    encoded: list[tuple[str, int, int]] = []
+    write_features(packed, encoder, tmp_path / "cut", progress=lambda *told: encoded.append(told))
+    assert not encoded, "all images were done"
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 
 def test_what_another_encoder_began_is_begun_anew(packed: Path, encoder: PretrainedViT, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Files and folders: which are found, what the outputs are called and hold, and what is left untouched."""
 
 import copy
+import errno
 import os
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +57,33 @@ def test_sub_folders_are_mirrored_and_the_rest_is_left_out(tmp_path):
     (source / "notes.txt").write_text("no picture", encoding="utf-8")
     (source / "folder.png").mkdir()
     assert names(find_pictures([source], out), out) == ["b", "deep/er/a"]
+
+
+def test_a_folder_that_may_not_be_listed_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    for name in ("a.png", "locked/b.png", ".hidden/c.png"):
+        paint(tmp_path / "in" / name)
+    real = os.scandir
+
+    def guarded(folder):  # root may list everything, so permissions would refuse these tests nothing
+        if Path(folder).name in locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    for locked in (["locked"], ["in"]):
+        with pytest.raises(InputError, match=rf"^cannot read the folder .*/{locked[0]}: Permission denied\.$"):
+            find_pictures([tmp_path / "in"], tmp_path / "out")
+    locked = [".hidden"]  # nobody looks into it
+    assert names(find_pictures([tmp_path / "in"], tmp_path / "out"), tmp_path / "out") == ["a", "locked/b"]
+
+
+def test_links_are_followed_to_files_and_not_to_folders(tmp_path):
+    paint(tmp_path / "elsewhere" / "a.png")
+    paint(tmp_path / "in" / "b.png")
+    (tmp_path / "in" / "folder").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "file.png").symlink_to(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "nothing")
+    assert names(find_pictures([tmp_path / "in"], tmp_path / "out"), tmp_path / "out") == ["b", "file"]
 
 
 def test_a_folder_below_the_output_folder_is_searched(tmp_path):

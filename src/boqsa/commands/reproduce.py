@@ -12,9 +12,9 @@ import tyro
 from boqsa.commands import STOPPED
 from boqsa.commands.arguments import parse, print_json, print_table
 from boqsa.commands.sweep import engine_for, split_fields
+from boqsa.cores import cores
 from boqsa.errors import InputError, RecipeError
 from boqsa.training.sweep import PlannedRun, SlurmSettings, state_of_planned
-from boqsa.training.sweep.local import cores
 
 if TYPE_CHECKING:
     from boqsa.reproduce.plan import Needed

@@ -2,15 +2,17 @@
 
 Unpacking first, and reading files then, costs disk space for a while, but a compressed tar can only be read from its
 start, and images and masks often come in different ones. What is unpacked already is not unpacked again when a
-`prepare` goes on that was interrupted while it packed.
+`prepare` goes on that was interrupted while it packed, unless it is of other archives or one of them changed: then all
+of it is removed first.
 """
 
+import json
 import os
 import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -32,6 +34,19 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith((".zip", *_TAR))
 
 
+def archives_of(source: Path, patterns: Sequence[str]) -> dict[Path, str]:
+    """The archives of `source` that `unpacked` unpacks, each with what tells it from another one: its size and time."""
+    if source.is_file() and is_archive(source):
+        archives = [source]
+    elif source.is_dir() and patterns:
+        inside = sorted(source.iterdir(), key=lambda path: path.name)
+        archives = [path for path in inside if path.is_file() and is_archive(path) and _matches(path, patterns)]
+    else:
+        archives = []
+    known = {path: path.stat() for path in archives}
+    return {path: f"{facts.st_size} {facts.st_mtime_ns}" for path, facts in known.items()}
+
+
 def unpacked(
     source: Path, scratch: Path, *, patterns: Sequence[str], progress: Callable[[str, int, int], None]
 ) -> Path:
@@ -40,7 +55,7 @@ def unpacked(
     Args:
         source: A folder or a file. An archive is unpacked; of a folder those archives are whose names match `patterns`,
             and what else lies in it is linked beside their content.
-        scratch: A folder of our own, made if it is needed.
+        scratch: A folder of our own, made if it is needed; what it holds of other archives is removed.
         patterns: Names of the archives in which a data set is published, with `*`.
         progress: Called with ("unpacking", bytes read, bytes of all archives).
 
@@ -48,32 +63,37 @@ def unpacked(
         InputError: if an archive is broken, leads outside of the folder, unpacks to far too much, or there is
             no space for it.
     """
-    if source.is_file() and is_archive(source):
-        archives, others = [source], []
-    elif source.is_dir() and patterns:
-        inside = sorted(source.iterdir(), key=lambda path: path.name)
-        archives = [path for path in inside if path.is_file() and is_archive(path) and _matches(path, patterns)]
-        others = [path for path in inside if path not in archives and not path.name.startswith(".")]
-    else:
-        return source
+    archives = archives_of(source, patterns)
     if not archives:
         return source
-    content = scratch / "content"
-    content.mkdir(parents=True, exist_ok=True)
-    _remove_links(content)  # of an earlier pass: nothing may be unpacked through them, onto the user's files
+    content = _content_of(archives, scratch)
     total = sum(path.stat().st_size for path in archives)
     before = 0
     for path in archives:
-        known = path.stat()
         done = scratch / f"{path.name}.done"
-        state = f"{known.st_size} {known.st_mtime_ns}"
-        if not (done.exists() and done.read_text() == state):
+        if not done.exists():
             for read in _unpack(path, content):
                 progress("unpacking", before + read, total)
-            done.write_text(state)
-        before += known.st_size
-    for path in others:
-        _link(path, content / path.name)
+            done.touch()
+        before += path.stat().st_size
+    if source.is_dir():
+        for path in sorted(source.iterdir()):
+            if path not in archives and not path.name.startswith("."):
+                _link(path, content / path.name)
+    return content
+
+
+def _content_of(archives: Mapping[Path, str], scratch: Path) -> Path:
+    """The folder to unpack to: with what an earlier pass unpacked of the same archives, else empty."""
+    content, made_from = scratch / "content", scratch / "made-from.json"
+    listing = json.dumps([(str(path.absolute()), state) for path, state in archives.items()])
+    if not made_from.exists() or made_from.read_text() != listing:
+        made_from.unlink(missing_ok=True)  # first, or it would vouch for what is left if this is cut off
+        if scratch.exists():
+            shutil.rmtree(scratch)
+        content.mkdir(parents=True)
+        made_from.write_text(listing)
+    _remove_links(content)  # of an earlier pass: nothing may be unpacked through them, onto the user's files
     return content
 
 

@@ -1,6 +1,7 @@
 """The built-in data set "scenes": rendered once by `boqsa.data.scenes`, packed, and cached by what defines it.
 
-The cache is `$BOQSA_CACHE`, else `$XDG_CACHE_HOME/boqsa`, else `~/.cache/boqsa`; deleting it costs a minute.
+The cache is `$BOQSA_CACHE`, else `$XDG_CACHE_HOME/boqsa`, else `~/.cache/boqsa`; deleting it costs a minute. An empty
+variable counts as unset, and so does, by the rule for it, an `XDG_CACHE_HOME` that is not absolute.
 """
 
 import hashlib
@@ -38,9 +39,10 @@ _PIECE = 1_024
 
 def cache_folder() -> Path:
     """Where rendered scenes are kept."""
-    if "BOQSA_CACHE" in os.environ:
-        return Path(os.environ["BOQSA_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "boqsa"
+    if ours := os.environ.get("BOQSA_CACHE"):
+        return Path(ours)
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(shared) if os.path.isabs(shared) else Path.home() / ".cache") / "boqsa"
 
 
 def builtin_scenes(

@@ -42,8 +42,6 @@ CLASSES = "classes"
 """The extra that says which class the object of each label is of, int32 (labels,): from 0 up, -1 for labels without."""
 SHARD_BYTES = 2**31 - 2**20
 """Most bytes of an array of one file: 2 GiB, less a little for the header."""
-_HASHES = ".hashes"
-"""Suffix of the scratch files that tell which images occur in two splits."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ class PackedWriter:
                 raise ValueError(f"split '{split}' has images with a name and images without.")
         try:
             self._write(split, columns)
-            self._write_beside(split, images, names)
+            self._write_names(split, names)
         except OSError as error:
             raise InputError(f"cannot write the packed data: {error.strerror}; choose another target.") from None
         self._counts[split] = self._counts.get(split, 0) + len(images)
@@ -161,18 +159,6 @@ class PackedWriter:
         except OSError as error:
             raise InputError(f"cannot write the packed data: {error.strerror}; choose another target.") from None
         return self.counts
-
-    def duplicates(self) -> list[str]:
-        """One sentence for every pair of splits that share images: a leak that results should admit."""
-        for file in self._files.values():
-            file.flush()
-        unique = {split: np.unique(np.fromfile(self._folder / f"{split}{_HASHES}", "<u8")) for split in self.counts}
-        sentences = []
-        for first, second in combinations(unique, 2):
-            shared = len(np.intersect1d(unique[first], unique[second], assume_unique=True))
-            if shared:
-                sentences.append(f"{shared} images occur both in {first} and in {second}")
-        return sentences
 
     def finish(
         self,
@@ -189,14 +175,14 @@ class PackedWriter:
         notices: Sequence[str] = (),
         skipped: Sequence[str] = (),
     ) -> Manifest:
-        """Complete the arrays, write the manifest beside them and return it; the fields are `Manifest`'s."""
+        """Complete the arrays, write the manifest beside them and return it; the fields are `Manifest`'s.
+
+        Until the folder has its final name, a later writer can still go on from the counts of an earlier `flush`.
+        """
         if not any(self._counts.values()):
             raise ValueError("a packed data set needs at least one image.")
-        duplicates = self.duplicates()
         for file_name in list(self._files):
             self._close(file_name)
-        for split in self._counts:
-            (self._folder / f"{split}{_HASHES}").unlink()
         sha256 = {}
         for path in sorted(self._folder.iterdir()):
             with open(path, "rb") as written:
@@ -216,7 +202,7 @@ class PackedWriter:
             leak=leak,
             sha256=sha256,
             options=dict(options or {}),
-            notices=(*notices, *duplicates),
+            notices=(*notices, *self._duplicates()),
             skipped=tuple(skipped),
         )
         # A file name that is not UTF-8 becomes an escape that JSON knows.
@@ -250,18 +236,37 @@ class PackedWriter:
                 self._files[file_name].write(np.ascontiguousarray(values[piece]).data)
             done = piece.stop
 
-    def _write_beside(self, split: str, images: UInt8[np.ndarray, "n 3 h w"], names: Sequence[str]) -> None:
-        """The names, and a hash of each image."""
-        digests = [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest() for image in images]
-        self._text_file(f"{split}{_HASHES}").write(b"".join(digests))
-        if names:
-            lines = "".join(name.replace("\\", "\\\\").replace("\n", "\\n") + "\n" for name in names)
-            self._text_file(names_file(split)).write(lines.encode("utf-8", "surrogateescape"))
-
-    def _text_file(self, file_name: str) -> BinaryIO:
+    def _write_names(self, split: str, names: Sequence[str]) -> None:
+        if not names:
+            return
+        file_name = names_file(split)
         if file_name not in self._files:
             self._files[file_name] = open(self._folder / file_name, "wb+")  # noqa: SIM115
-        return self._files[file_name]
+        lines = "".join(name.replace("\\", "\\\\").replace("\n", "\\n") + "\n" for name in names)
+        self._files[file_name].write(lines.encode("utf-8", "surrogateescape"))
+
+    def _duplicates(self) -> list[str]:
+        """One sentence for every pair of splits that share images: a leak that results should admit."""
+        if len(self._counts) < 2:
+            return []
+        unique = {split: np.unique(np.frombuffer(self._hashes(split), "<u8")) for split in self.counts}
+        sentences = []
+        for first, second in combinations(unique, 2):
+            shared = len(np.intersect1d(unique[first], unique[second], assume_unique=True))
+            if shared:
+                sentences.append(f"{shared} images occur both in {first} and in {second}")
+        return sentences
+
+    def _hashes(self, split: str) -> bytes:
+        """Eight bytes for each image. They are of the finished files, so that there is nothing to keep until then."""
+        column = self._columns["image"]
+        hashes = bytearray()
+        for shard in range(-(-self._counts[split] // self.images_per_shard)):
+            with open(self._folder / shard_file(split, "image", shard), "rb") as file:
+                file.seek(_header_bytes(column))
+                while image := file.read(_entry_bytes(column)):
+                    hashes += hashlib.blake2b(image, digest_size=8).digest()
+        return bytes(hashes)
 
     def _close(self, file_name: str) -> None:
         """Give an array file its final header, and close it."""
@@ -285,7 +290,6 @@ class PackedWriter:
                     for earlier in range(shard):
                         expected[shard_file(split, name, earlier)] = -1
                     expected[shard_file(split, name, shard)] = _header_bytes(column) + inside * _entry_bytes(column)
-            expected[f"{split}{_HASHES}"] = 8 * count
             if (self._folder / names_file(split)).exists():
                 expected[names_file(split)] = _bytes_of_lines(self._folder / names_file(split), count)
         for path in self._folder.iterdir():

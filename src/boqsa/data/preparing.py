@@ -8,8 +8,8 @@
 
 Notable choices:
  - Samples are packed in the order of the listing, however many processes read them, so the result is the same bytes.
- - An interrupted `prepare` goes on when the same command is typed again, if the files behind the samples that are done
-   still have their sizes and times; otherwise it starts again.
+ - An interrupted `prepare` goes on when the same command is typed again, if the archives, and the files behind the
+   samples that are done, still have their sizes and times; otherwise it starts again.
  - A broken sample stops everything unless it was allowed (`skip_broken`); what was done until then is kept.
 """
 
@@ -33,8 +33,9 @@ from typing import Any
 
 import numpy as np
 
-from boqsa.atomic import one_process, write_text
-from boqsa.data.archives import unpacked
+from boqsa.atomic import flush_to_disk, folder_and_parents, one_process, write_text
+from boqsa.cores import cores
+from boqsa.data.archives import archives_of, unpacked
 from boqsa.data.catalog import DatasetEntry, entry
 from boqsa.data.manifest import FORMAT, Manifest, Option
 from boqsa.data.packing import PackedWriter
@@ -96,6 +97,7 @@ def prepare(
     tell = progress or (lambda *_: None)
     with workplace(folder) as place:
         try:
+            archives = archives_of(Path(source), dataset.archives)
             root = unpacked(Path(source), place / "unpacked", patterns=dataset.archives, progress=tell)
             told = {"progress": tell} if "progress" in inspect.signature(read).parameters else {}
             opened = read(root, **given, **told)
@@ -104,7 +106,13 @@ def prepare(
         if is_stand_in(Path(source)) or is_stand_in(root):
             opened.partial = True
             opened.notices.append("a stand-in with built-in scenes, by `boqsa data mimic`: not the data set")
-        asked = {"name": name, "source": os.path.abspath(source), "options": given, "format": FORMAT}
+        asked = {
+            "name": name,
+            "source": os.path.abspath(source),
+            "archives": list(archives.values()),  # what is in another one may have the same sizes and times
+            "options": given,
+            "format": FORMAT,
+        }
         packing = _Packing(dataset, opened, place, str(source), asked, skip_broken)
         manifest = packing.run(_worker_count(workers, opened), tell)
         move_into_place(place / "packed", folder)
@@ -352,8 +360,7 @@ def _worker_count(asked: int | None, opened: Source) -> int:
         return asked
     if opened.in_one_process or opened.total < _FEWEST_FOR_PROCESSES:
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_WORKERS)
+    return min(cores(), _MOST_WORKERS)
 
 
 # The folder that it is made in.
@@ -369,23 +376,14 @@ def workplace_of(target: str | Path) -> Path:
 def workplace(target: Path) -> Iterator[Path]:
     """A folder beside `target`, for one process at a time; it stays only while there is a journal to go on from."""
     place = workplace_of(target)
-    new_parents = [parent for parent in place.parents if not os.path.exists(parent)]  # deepest first
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        above_is_file = isinstance(error, FileExistsError | NotADirectoryError)
-        reason = "a folder above it is a file" if above_is_file else error.strerror
-        raise InputError(f"cannot write to {target}: {reason}; choose a folder that is writable.") from None
-    with one_process(place / "lock", wait=False, busy=f"another process is preparing {target}; let it finish."):
+    busy = f"another process is preparing {target}; let it finish."
+    with folder_and_parents(place, shown=target, exist_ok=True), one_process(place / "lock", wait=False, busy=busy):
         free_target(target)  # another process may have finished it meanwhile
         try:
             yield place
         finally:
             if os.path.exists(target / "manifest.json") or not (place / "journal.json").exists():
                 shutil.rmtree(place, ignore_errors=True)
-                for parent in new_parents:
-                    with suppress(OSError):  # the target, or someone else's files, may stand in it
-                        parent.rmdir()
 
 
 def move_into_place(packed: Path, target: Path) -> None:
@@ -395,11 +393,7 @@ def move_into_place(packed: Path, target: Path) -> None:
         InputError: if the target cannot be written.
     """
     for path in (*packed.iterdir(), packed):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        flush_to_disk(path)
     final = Path(os.path.realpath(target))
     try:
         os.replace(packed, final)  # an empty folder is replaced

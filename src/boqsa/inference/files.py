@@ -30,6 +30,7 @@ import torch
 from jaxtyping import UInt8
 
 from boqsa.atomic import DISK_IS_FULL, LONGEST_NAME, atomic_file, one_process, write_text
+from boqsa.data.readers.source import refuse_unreadable
 from boqsa.errors import InputError
 from boqsa.inference.picture import SUFFIXES, read_picture
 from boqsa.inference.segment import Segmentation, Segmenter
@@ -98,8 +99,8 @@ def segment_files(
         input.
 
     Raises:
-        InputError: if an input does not exist, no picture is found or can be read, or `out` cannot be
-            written.
+        InputError: if an input does not exist, a folder cannot be listed, no picture is found or can be read, or `out`
+            cannot be written.
     """
     out = Path(out)
     if batch_size < 1:
@@ -176,7 +177,8 @@ def find_pictures(inputs: Sequence[str | Path], out: Path) -> dict[Path, Path]:
     Folders give their files with a picture's suffix, sorted; hidden ones and what lies in `out` are left out.
 
     Raises:
-        InputError: if an input does not exist, a folder is `out` itself, `out` is a file, or there are no pictures.
+        InputError: if an input does not exist, a folder cannot be listed or is `out` itself, `out` is a file, or there
+            are no pictures.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; choose a folder for the results.")
@@ -233,14 +235,15 @@ def _files(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     if path.resolve() == out.resolve():
         raise InputError(f"{path} is the folder of pictures; choose another one for the results.")
     results = out.resolve() if out.resolve().is_relative_to(path.resolve()) else None
-    for file in sorted(path.rglob("*")):
-        place = file.relative_to(path)
+    found: list[Path] = []
+    for folder, folders, names in os.walk(path, onerror=refuse_unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
+    for file in sorted(found):
         if file.suffix.lower() not in SUFFIXES or not file.is_file():
             continue
-        if any(part.startswith(".") for part in place.parts):
-            continue
         if results is None or not file.resolve().is_relative_to(results):
-            yield file, place
+            yield file, file.relative_to(path)
 
 
 def _unique_names(places: Sequence[Path]) -> list[Path]:

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from boqsa.data.readers.views import read_camera, read_rotation
+from boqsa.data.resample import resize_image
 from boqsa.errors import InputError
 from boqsa.inference.picture import read_picture
-from boqsa.inference.segment import squeezed
 from boqsa.models import Noise
 from boqsa.models.published import Model
 from boqsa.models.radiance import RadianceModel, Seen, azimuth_of
@@ -78,7 +78,8 @@ class SceneViewer:
         Raises:
             InputError: if a file is missing, is no picture, or no pose.
         """
-        pixels = squeezed(read_picture(picture), self.model.image_size)
+        size = self.model.image_size
+        pixels = resize_image(read_picture(picture), (size, size))
         device = next(self.model.parameters()).device
         image = torch.tensor(pixels).permute(2, 0, 1)[None].to(device)  # (1, 3, h, w)
         shape = self.model.noise_shapes()["queries"]

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64, Int64, UInt8
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from boqsa.data.resample import resize_image
 from boqsa.errors import InputError
 from boqsa.inference.encoder import attach_encoder
 from boqsa.inference.load import load, locate, require_device
@@ -234,7 +234,7 @@ class Segmenter:
             return
         windows = [_window(picture.shape[:2], crop=self.crop) for picture in pictures]
         size = self.model.image_size
-        small = [squeezed(picture[window], size) for picture, window in zip(pictures, windows, strict=True)]
+        small = [resize_image(picture[window], (size, size)) for picture, window in zip(pictures, windows, strict=True)]
         device = next(self.model.parameters()).device
         image = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).to(device)  # (B, 3, h, w)
         start = self.start.to(device)
@@ -312,11 +312,3 @@ def _window(size: Sequence[int], *, crop: bool) -> tuple[slice, slice]:
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     return slice(top, top + side), slice(left, left + side)
-
-
-def squeezed(pixels: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Resize by the filter that prepares training images."""
-    if pixels.shape[:2] == (size, size):
-        return pixels
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR))

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from boqsa.atomic import write_text
+from boqsa.cores import cores
 from boqsa.data import PackedDataset
 from boqsa.data.builtin import scene_parameters
 from boqsa.data.scenes import SceneSettings
@@ -38,7 +39,6 @@ from boqsa.reproduce.separation import Separation, first_step, separation
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import STABILITY_IMAGES, evaluate, headline
 from boqsa.training.results import whole_checkpoints
-from boqsa.training.sweep.local import cores
 from boqsa.training.sweep.worker import device_of
 
 FOLDER = "looks"

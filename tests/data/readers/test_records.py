@@ -217,6 +217,12 @@ def test_clevr_packs(clevr_file: Path, tmp_path: Path) -> None:
 # All of them.
 
 
+@pytest.mark.parametrize("payload", [b"\x0a\xff", b"\xff"])
+def test_a_record_that_is_no_example_is_named(payload: bytes) -> None:
+    with pytest.raises(InputError, match=r"^a\.tfrecords record 1 is not a tf\.train\.Example: "):
+        records.parse(payload, "a.tfrecords record 1")
+
+
 def test_missing_files(tmp_path: Path) -> None:
     for reader, name in ((tetrominoes, TETROMINOES), (clevr_with_masks, CLEVR), (multi_dsprites, "multi_dsprites_bin")):
         with pytest.raises(InputError, match=f"holds none of {name}"):

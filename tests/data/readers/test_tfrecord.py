@@ -13,7 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boqsa.data.readers.tfrecord import masked_checksum, parse_example, read_examples, read_records
+from boqsa.data.readers.tfrecord import masked_checksum, parse_example, read_records
 from boqsa.errors import InputError
 
 ABC = bytes.fromhex("0300000000000000b099490e6162636e57f121")
@@ -117,12 +117,6 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(InputError, match="cannot read"):
             list(read_records(path))
-
-
-def test_a_record_that_is_no_example_is_named(tmp_path: Path, tfrecord_bytes: Callable[[list[bytes]], bytes]) -> None:
-    (tmp_path / "a").write_bytes(tfrecord_bytes([IMAGE_07_FF, b"\x0a\xff"]))
-    with pytest.raises(InputError, match=r"record 1 is not a tf\.train\.Example"):
-        list(read_examples(tmp_path / "a"))
 
 
 @given(st.binary(max_size=60))

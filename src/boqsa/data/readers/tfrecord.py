@@ -31,19 +31,6 @@ _BUFFER = 1 << 20
 _VARINT, _FIXED64, _BLOB, _FIXED32 = 0, 1, 2, 5
 
 
-def read_examples(path: str | Path) -> Iterator[dict[str, Feature]]:
-    """Yield the features of every record: bytes lists joined, float lists float32, integer lists int64.
-
-    Raises:
-        InputError: as `read_records`, and for a payload that is not a tf.train.Example.
-    """
-    for index, payload in enumerate(read_records(path)):
-        try:
-            yield parse_example(payload)
-        except ValueError as error:
-            raise InputError(f"{path}: record {index} is not a tf.train.Example: {error}.") from None
-
-
 def read_records(path: str | Path, *, at: Callable[[int], None] = lambda _: None) -> Generator[bytes, None, None]:
     """Yield the payload of every record, checksums verified; compression is told by the first two bytes.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from boqsa.cores import cores
 from boqsa.errors import RecipeError
 from boqsa.training.sweep.engine import Ended, Job, Outcome
 from boqsa.training.sweep.plan import KEPT, PlannedRun
@@ -134,11 +135,6 @@ def share_out(
         workers = gpus or (cores // threads if threads else cores)
     workers = max(1, min(workers, runs))
     return workers, threads or max(1, cores // workers)
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:
