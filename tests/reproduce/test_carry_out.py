@@ -1,9 +1,14 @@
 """Every item from nothing to its files, on a toy budget; and what is done already."""
 
+import errno
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,7 +18,7 @@ from PIL import Image
 from boqsa.data import builtin
 from boqsa.data.packing import write_packed
 from boqsa.data.scenes import SceneSettings, render_scenes
-from boqsa.errors import InputError, RunError
+from boqsa.errors import InputError, MachineError, RunError
 from boqsa.models.radiance.pretrained import LPIPS
 from boqsa.reproduce import drawings, measure
 from boqsa.reproduce.carry_out import Done, carry_out
@@ -301,6 +306,53 @@ def test_a_look_that_cannot_be_taken_does_not_end_the_others(place: Path, monkey
     assert {row.method for row in read_rows(place / "one-less" / "figure6.csv")} == {"BO-QSA", "VQ-constraint"}
 
 
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (MemoryError(), "the memory does not suffice; end other programs"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "the memory does not suffice; end other programs"),
+        (OSError(errno.ENOSPC, "No space left on device", "/a/look"), "no space is left to write /a/look; free some"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/look"), "cannot use /a/look: Permission denied; mend"),
+    ],
+)
+def test_a_look_that_the_machine_ends_is_named_and_the_rest_is_written(
+    place: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception, words: str
+) -> None:
+    look_at_all = measure.look_at
+
+    def refuse_one(folder: Path, test: Test) -> Found:
+        if "_sa_" in folder.name:
+            raise trouble
+        return look_at_all(folder, test)
+
+    monkeypatch.setattr(measure, "look_at", refuse_one)
+    done = ask(place, "figure6", out="machine")
+    (said,) = done.failed.values()
+    assert said.startswith(words)
+    assert {row.method for row in read_rows(place / "machine" / "figure6.csv")} == {"BO-QSA", "VQ-constraint"}
+
+
+def test_a_bug_in_a_look_keeps_its_traceback(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(folder: Path, test: Test) -> Found:
+        raise RuntimeError("sizes do not match")
+
+    monkeypatch.setattr(measure, "look_at", broken)
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        ask(place, "figure6", out="bug")
+
+
+def test_an_item_that_the_machine_cannot_write_does_not_end_the_others(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> list[Path]:
+        raise OSError(errno.ENOSPC, "No space left on device", "/a/picture.png")
+
+    monkeypatch.setattr("boqsa.reproduce.carry_out.draw", full)
+    done = ask(place, "figure6", "figure8", out="full")
+    assert done.failed.keys() == {"figure6", "figure8"}
+    assert done.failed["figure6"].startswith("no space is left to write /a/picture.png; free some")
+
+
 def test_a_look_is_taken_again_when_the_data_changes(place: Path, tmp_path: Path) -> None:
     (experiment,) = placed([built("figure8", SMALL, TOY)], root=place / "data")
     look = looks_of([experiment], [0])[0]
@@ -339,3 +391,77 @@ def test_looks_in_processes_of_their_own_find_the_same(place: Path) -> None:
     ((_, gone),) = take_looks(place / "runs", looks, workers=1)
     assert isinstance(gone, RunError)
     shutil.rmtree(looks[0].run.folder(place / "runs"))
+
+
+@pytest.mark.system
+def test_a_process_that_dies_is_told_by_its_looks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [built("figure8", SMALL, TOY)]
+    looks = looks_of(placed(items, root=place / "data"), (0,))
+    monkeypatch.setattr(measure, "_begin", os.abort)
+    found = list(take_looks(place / "runs", looks, workers=1))
+    assert [look for look, _ in found] == looks
+    for _, one in found:
+        assert isinstance(one, MachineError)
+        assert str(one).startswith("a process that scores died, perhaps for want of memory; give the command again")
+
+
+class _Pool:
+    """Stands for the pool of processes, without any; keeps what it was made with."""
+
+    made: ClassVar["list[_Pool]"] = []
+
+    def __init__(self, workers: int, *, initargs: Sequence[Any], **_: object) -> None:
+        self.places = initargs[0]
+        self.gpus = [self.places.get() for _ in range(workers)]
+        self.made.append(self)
+
+    def __enter__(self) -> "_Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, *_: object) -> "Future[MachineError]":
+        future: Future[MachineError] = Future()
+        future.set_result(MachineError("not looked"))
+        return future
+
+    def shutdown(self, **_: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "places"),
+    [
+        (["3", "5"], None, ["3", "5"]),
+        (["3", "5"], 3, ["3", "5", "3"]),
+        ([], None, [None] * 3),
+        ([], 2, [None, None]),
+    ],
+)
+def test_each_process_that_scores_has_a_gpu_of_its_own_where_there_are_some(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: list[str],
+    workers: int | None,
+    places: list[str | None],
+) -> None:
+    monkeypatch.setattr(_Pool, "made", [])
+    monkeypatch.setattr(measure, "ProcessPoolExecutor", _Pool)
+    monkeypatch.setattr(measure, "cores", lambda: 3)
+    monkeypatch.setattr(measure, "visible_gpus", lambda: gpus)
+    monkeypatch.setattr(measure, "device_of", lambda recipe: "cuda" if gpus else "cpu")
+    looks = looks_of(placed([built("figure8", SMALL, TOY)], root=place / "data"), range(9))
+    assert len(list(take_looks(place / "runs", looks, workers=workers))) == len(looks)
+    (pool,) = _Pool.made
+    assert pool.gpus == places
+
+
+def test_a_process_that_scores_sees_its_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(measure, "end_with_the_parent", lambda: None)
+    places: SimpleQueue[str | None] = SimpleQueue()
+    for gpu in ("1", None):
+        places.put(gpu)
+    measure._begin(places)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+    measure._begin(places)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"

@@ -14,7 +14,6 @@ from boqsa.commands.arguments import parse, print_json, print_table
 from boqsa.commands.sweep import engine_for, split_fields
 from boqsa.errors import InputError, RecipeError
 from boqsa.training.sweep import PlannedRun, SlurmSettings, state_of_planned
-from boqsa.training.sweep.local import cores
 
 if TYPE_CHECKING:
     from boqsa.reproduce.plan import Needed
@@ -105,7 +104,7 @@ def main(arguments: list[str]) -> int:
         runs_folder=folder,
         out=chosen.out / _folder_name(chosen.scale, fields),
         engine=engine,
-        lookers=workers or cores(),
+        lookers=workers if chosen.engine == "local" else None,  # of SLURM, it is the jobs in the queue
         retries=chosen.retries,
     )
     if chosen.json:

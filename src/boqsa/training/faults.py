@@ -57,6 +57,36 @@ def told_in_words(recipe: Recipe, run: Path, work: Work = "other") -> Iterator[N
         raise kind(f"{what}; {kept(run)}. {_sentence(f'{remedy}, then {_again(run)}')}") from None
 
 
+@contextmanager
+def scoring_told_in_words(where: Path) -> Iterator[None]:
+    """The same for what looks at finished runs, of which nothing goes on from a checkpoint.
+
+    Args:
+        where: What is used inside, for errors that name no file.
+
+    Raises:
+        MachineError: that line; a `FullDiskError` where space is what lacks.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not is_short_of_memory(error):
+            raise
+        raise MachineError(
+            "the memory does not suffice; end other programs of this machine, or give the command again with fewer "
+            "--workers."
+        ) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        place = error.filename or where
+        if error.errno in DISK_IS_FULL:
+            raise FullDiskError(f"no space is left to write {place}; free some, then give the command again.") from None
+        raise MachineError(
+            f"cannot use {place}: {error.strerror or error}; mend that, then give the command again."
+        ) from None
+
+
 def is_short_of_memory(error: Exception) -> bool:
     """Whether an error of Python, of torch or of CUDA says that memory does not suffice."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
