@@ -370,6 +370,29 @@ def test_a_look_is_taken_again_when_the_data_changes(place: Path, tmp_path: Path
     assert look_at(folder, look.test) == before
 
 
+def test_a_look_of_a_gpu_is_none_of_the_cpu_and_the_other_way_round(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (experiment,) = placed([built("figure8", SMALL, TOY)], root=place / "data")
+    look = looks_of([experiment], [0])[0]
+    ask(place, "figure8")
+    folder, taken = look.run.folder(place / "runs"), list[str]()
+
+    def values(*arguments: object) -> dict[str, float]:
+        taken.append(str(arguments[-1]))
+        return {"ari_fg": 0.5}
+
+    monkeypatch.setattr(measure, "_values", values)
+    look_at(folder, look.test)
+    assert not taken  # the one of `ask` stands
+    for device in ("cuda", "cuda", "cpu", "cpu"):
+        monkeypatch.setattr(measure, "device_of", lambda recipe, device=device: device)
+        look_at(folder, look.test)
+    assert set(taken) == {"cuda", "cpu"}
+    assert taken.count("cuda") == taken.count("cpu")
+    shutil.rmtree(folder / "looks")  # what was found here is made up
+
+
 def test_items_share_their_runs(place: Path) -> None:
     ask(place, "table7")
     again = InProcess()

@@ -1,7 +1,8 @@
 """Look at trained runs: the scores of each test, written into the run folder so that no look is taken twice.
 
-A look is valid as long as weights, data, settings and version are those that it was taken with. Looks are taken on
-the CPU with the number of threads of the run, so that they give the same bits again.
+A look is valid as long as weights, data, settings, version and kind of device are those that it was taken with. Looks
+are taken with the number of threads of the run, so that those on a CPU give the same bits again; and on a GPU where the
+run is of one and there is one.
 """
 
 import json
@@ -83,6 +84,7 @@ def look_at(folder: Path, test: Test) -> Found:
     if test.last_alone or test.probe != "scores":
         names = {"last": names["last"]}
     dataset = test_split(test)
+    device = device_of(recipe)
     identity = {
         "format": _FORMAT,
         "torch": torch.__version__,
@@ -97,6 +99,7 @@ def look_at(folder: Path, test: Test) -> Found:
         "generated": test.generated,
         "probe": test.probe,
         **({"lpips": digest(*test.lpips)} if test.lpips else {}),
+        **({"device": device} if device != "cpu" else {}),
     }
     path = folder / FOLDER / f"{_file_name(test)}.json"
     before = _read(path)
@@ -108,7 +111,9 @@ def look_at(folder: Path, test: Test) -> Found:
         select_by=METRIC_OF_TASK[test.task],  # type: ignore[arg-type]
     )
     with _threads(recipe.train.threads):
-        values = {name: _values(folder, checkpoint, test, dataset, protocol) for name, checkpoint in names.items()}
+        values = {
+            name: _values(folder, checkpoint, test, dataset, protocol, device) for name, checkpoint in names.items()
+        }
     found = Found(
         images=len(dataset),
         variant=short_fingerprint(dataset),
@@ -177,10 +182,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _values(
-    folder: Path, checkpoint: str, test: Test, dataset: PackedDataset, protocol: EvaluateRecipe
+    folder: Path, checkpoint: str, test: Test, dataset: PackedDataset, protocol: EvaluateRecipe, device: str
 ) -> dict[str, float]:
     recipe = read_recipe(folder)
-    device = device_of(recipe)
     model = load(folder, checkpoint=checkpoint).to(device)
     if test.probe == "separation":
         return _separation(model, dataset, device)
