@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from boqsa.atomic import write_text
 from boqsa.data import builtin
 from boqsa.data.packing import write_packed
 from boqsa.data.scenes import SceneSettings, render_scenes
@@ -114,6 +115,7 @@ def ask(
     place: Path,
     *names: str,
     out: str = "out",
+    runs: str = "runs",
     engine: InProcess | None = None,
     datasets: tuple[str, ...] = (),
     seeds: tuple[int, ...] = (0,),
@@ -127,7 +129,7 @@ def ask(
         experiments,
         looks,
         whole={item.item: item for item in items},
-        runs_folder=place / "runs",
+        runs_folder=place / runs,
         out=place / out,
         engine=engine or InProcess(),
         lookers=0,
@@ -290,6 +292,33 @@ def test_what_cannot_be_written_is_said_before_anything_is_trained(place: Path) 
     with pytest.raises(InputError, match=r"figure8\.csv begins with"):
         ask(place, "figure8", out="damaged", engine=engine, seeds=(9,))
     assert not engine.started
+
+
+def test_a_folder_of_something_else_than_runs_is_refused_before_anything_is_trained(place: Path) -> None:
+    (place / "thesis").mkdir()
+    (place / "thesis" / "chapter.tex").write_text("words")
+    engine = InProcess()
+    with pytest.raises(RunError, match=r"thesis is not empty and holds no plan\.json; choose another folder"):
+        ask(place, "figure8", runs="thesis", engine=engine)
+    with pytest.raises(RunError, match=r"chapter\.tex is a file; choose another folder"):
+        ask(place, "figure8", runs="thesis/chapter.tex", engine=engine)
+    assert not engine.started
+    assert [path.name for path in (place / "thesis").iterdir()] == ["chapter.tex"]
+
+
+def test_a_folder_that_another_command_just_begins_is_taken(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one has made the folder and no plan yet, and takes away the file that shows whether one can write."""
+    (place / "begun" / ".sweep").mkdir(parents=True)
+
+    def written_and_taken_away(path: Path, text: str) -> None:
+        write_text(path, text)
+        path.unlink()
+
+    monkeypatch.setattr("boqsa.reproduce.carry_out.write_text", written_and_taken_away)
+    engine = InProcess(broken="")
+    ask(place, "figure8", out="two", runs="begun", engine=engine)
+    assert engine.started
+    assert (place / "begun" / "plan.json").is_file()
 
 
 def test_a_look_that_cannot_be_taken_does_not_end_the_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

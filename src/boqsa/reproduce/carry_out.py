@@ -72,7 +72,6 @@ def carry_out(
     runs = runs_of(looks)
     failed: dict[str, str] = {}
     if runs and engine is not None:
-        _check_runs_folder(runs_folder)
         grow_plan(runs_folder, runs)
         with SweepDisplay(runs_folder, runs) as display:
             end = run_plan(runs_folder, runs, engine=engine, retries=retries, on_event=display.event)
@@ -98,7 +97,7 @@ def _check_out(out: Path, experiments: Sequence[Experiment]) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / ".writable", "")
-        (out / ".writable").unlink()
+        (out / ".writable").unlink(missing_ok=True)  # another command may look at the same moment
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror}; choose another --out.") from None
     for experiment in experiments:
@@ -113,11 +112,6 @@ def _check_packages(looks: Sequence[Look]) -> None:
             import sklearn  # noqa: F401  # asked for before hours of training
         except ImportError:
             raise InputError("scikit-learn is needed; type `pip install 'boqsa[reproduce]'`.") from None
-
-
-def _check_runs_folder(folder: Path) -> None:
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / "plan.json").is_file()):
-        raise InputError(f"{folder} holds something else than runs of `boqsa reproduce`; choose another --runs.")
 
 
 def _found(

@@ -154,12 +154,12 @@ def check_place(sweep: Path, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """
     require_distinct(runs)
     if sweep.exists() and not sweep.is_dir():
-        raise RunError(f"{sweep} is a file; choose another --out.")
+        raise RunError(f"{sweep} is a file; choose another folder.")
     there = (
         {entry.name for entry in sweep.iterdir() if not entry.name.startswith(".partial-")} if sweep.is_dir() else set()
     )
     if PLAN not in there and there - {KEPT}:  # one look: another process may be writing the plan
-        raise RunError(f"{sweep} is not empty and holds no {PLAN}; choose another --out.")
+        raise RunError(f"{sweep} is not empty and holds no {PLAN}; choose another folder.")
     before = read_plan(sweep) if PLAN in there else []
     wanted = {run.name: run for run in runs}
     for run in before:
@@ -171,7 +171,7 @@ def check_place(sweep: Path, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
         if wanted[run.name].recipe.hash != run.recipe.hash:
             raise RunError(
                 f"{sweep} holds the run {run.name} with another recipe "
-                f"({'; '.join(differences(run.recipe, wanted[run.name].recipe))}); choose another --out."
+                f"({'; '.join(differences(run.recipe, wanted[run.name].recipe))}); choose another folder."
             )
     known = {run.name for run in before}
     return [run for run in runs if run.name not in known]
