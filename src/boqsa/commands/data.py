@@ -5,7 +5,6 @@ import functools
 import inspect
 import re
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from boqsa.commands.arguments import parse, print_json, print_table
+from boqsa.commands.console import stopped_by_sigterm
 from boqsa.errors import InputError
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def _prepare(arguments: list[str]) -> int:
         if field.name not in ("name", "source", "target", "size", "skip_broken", "workers", "json")
     }
     try:
-        with _stopped_by_sigterm(), _counting() as progress:
+        with stopped_by_sigterm(), _counting() as progress:
             manifest = prepare(
                 chosen.name,
                 chosen.source,
@@ -308,7 +308,7 @@ def _features(arguments: list[str]) -> int:
 
     encoder = load_encoder(chosen.encoder)
     try:
-        with _stopped_by_sigterm(), _counting() as progress:
+        with stopped_by_sigterm(), _counting() as progress:
             manifest = write_features(
                 chosen.packed,
                 encoder,
@@ -511,20 +511,6 @@ def _counting() -> Iterator[Callable[[str, int, int], None]]:
                 console.print(f"{what}: {amount}, {left / 60:.0f} min left", highlight=False)
 
         yield advance
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind as Ctrl-C does, so that the half-made folder is removed."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 _COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
