@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -122,6 +124,32 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
         code = exit_.code  # type: ignore[assignment]
     assert code in (0, None)
     assert f"usage: boqsa {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("called", "arguments"),
+    [
+        ("training.results.evaluate_run", ["evaluate", "a run"]),
+        ("training.concepts.find_concepts", ["concepts", "a run"]),
+        ("training.transfer.transfer", ["transfer", "a run", "--to", "scenes"]),
+        ("training.demo.run_demo", ["demo", "--out", "a run"]),
+    ],
+)
+def test_the_command_that_a_report_names_can_be_typed_again(
+    called: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a run").mkdir()
+    (tmp_path / "a run" / "recipe.json").write_text(get_recipe("demo").to_json())
+    monkeypatch.chdir(tmp_path)
+    commands: list[str] = []
+
+    def keep(*_: object, command: str, **__: object) -> None:
+        commands.append(command)
+        raise RunError("enough.")
+
+    monkeypatch.setattr(f"boqsa.{called}", keep)
+    assert main(arguments) == 2
+    assert [shlex.split(command) for command in commands] == [["boqsa", *arguments]]
 
 
 USAGE_ERRORS = [

@@ -10,7 +10,7 @@ import tyro
 
 from boqsa.commands import STOPPED
 from boqsa.commands.arguments import parse, print_json, print_table
-from boqsa.errors import RecipeError
+from boqsa.errors import RecipeError, as_typed
 from boqsa.inference.run import CHECKPOINTS
 from boqsa.recipes import get_recipe
 from boqsa.training.evaluation import SHOWN_METRICS
@@ -208,7 +208,7 @@ def _show_end(sweep: Path, runs: Sequence[PlannedRun], end: SweepEnd, *, as_json
         for name, text in end.failed.items():
             print(f"{name} failed:", *(text.splitlines() or ["it ended without a word"]), sep="\n  ")
         if end.failed or end.stopped:
-            print(f"go on with `boqsa sweep --resume {sweep}`; what the runs said is in {sweep}/.sweep")
+            print(f"go on with `boqsa sweep --resume {as_typed(sweep)}`; what the runs said is in {sweep}/.sweep")
     if end.failed:
         return 1
     return STOPPED if end.stopped else 0

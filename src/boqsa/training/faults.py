@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from boqsa.atomic import DISK_IS_FULL
-from boqsa.errors import FullDiskError, MachineError
+from boqsa.errors import FullDiskError, MachineError, as_typed
 from boqsa.inference.run import CHECKPOINTS, RECIPE
 from boqsa.recipes import Recipe
 from boqsa.training.processes import rank_and_count
@@ -110,7 +110,8 @@ def advice_after_divergence(recipe: Recipe, run: Path) -> str:
     settings = recipe.train
     precision = " --train.precision fp32" if settings.precision == "bf16" else ""
     again = (
-        f"boqsa train --resume {run} --allow-changes --train.learning-rate {settings.learning_rate / 2:g}{precision}"
+        f"boqsa train --resume {as_typed(run)} --allow-changes "
+        f"--train.learning-rate {settings.learning_rate / 2:g}{precision}"
     )
     newest, before = (run / CHECKPOINTS / name for name in ("last", "last-1"))
     older = f" If that stops again at once, delete {newest} first: then {before} is used." if before.exists() else ""
@@ -169,7 +170,7 @@ def _again(run: Path, changes: str = "") -> str:
     """What to type to go on, or to start."""
     if not (run / RECIPE).exists():
         return f"give the command again{f' with {changes}' if changes else ''}"
-    return f"go on with `boqsa train --resume {run}{f' --allow-changes {changes}' if changes else ''}`"
+    return f"go on with `boqsa train --resume {as_typed(run)}{f' --allow-changes {changes}' if changes else ''}`"
 
 
 def _sentence(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from boqsa.atomic import one_process, write_text
-from boqsa.errors import InputError, RecipeError, RunError
+from boqsa.errors import InputError, RecipeError, RunError, as_typed
 from boqsa.inference.load import build_model
 from boqsa.plain import read_json
 from boqsa.recipes import Recipe
@@ -166,7 +166,8 @@ def check_place(sweep: Path, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
         if run.name not in wanted:
             raise RunError(
                 f"{sweep} holds another sweep: its run {run.name} is not in this one. Go on with it by "
-                f"`boqsa sweep --resume {sweep}`, or choose another --out; a sweep may grow, but not lose runs."
+                f"`boqsa sweep --resume {as_typed(sweep)}`, or choose another --out; a sweep may grow, but not lose "
+                "runs."
             )
         if wanted[run.name].recipe.hash != run.recipe.hash:
             raise RunError(
