@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import boqsa
-from boqsa.errors import as_typed
+from boqsa.errors import as_typed, first_line
 
 _PATH = r"run|folder|sweep|root|source|target|path|self\.run|chosen\.(?:out|run|resume)|data\.path"
 _UNQUOTED = re.compile(rf"(?:boqsa [a-z]+[^`\"]*|--resume|--train\.init-from)\s\{{(?:{_PATH})\}}")
@@ -27,3 +27,16 @@ def test_no_command_that_is_told_has_a_path_without_its_quotes() -> None:
         if _UNQUOTED.search(line) and 'f"' in line
     ]
     assert not found
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("one\ntwo"), "one"),
+        (ValueError("\n one"), "one"),
+        (ValueError(" \n"), "ValueError"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_the_first_line_of_an_error_is_never_empty(error: Exception, line: str) -> None:
+    assert first_line(error) == line

@@ -42,3 +42,8 @@ class FullDiskError(MachineError):
 def as_typed(path: str | Path) -> str:
     """A path as it is typed on a command line: in quotes where the shell would take it for something else."""
     return shlex.quote(str(path))
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another package says first, or its name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

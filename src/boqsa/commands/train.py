@@ -155,11 +155,11 @@ def _train(recipe: Recipe, run: Path, *, log_to: LogTo, as_json: bool, allow_cha
 
 def _say_where_everything_lies(run: Path) -> None:
     """What a finished run has left, and the commands that use it."""
-    from boqsa.inference.run import CHECKPOINTS, MANIFEST, RECIPE
+    from boqsa.inference.run import CHECKPOINTS, RECIPE, checkpoint_names
     from boqsa.training.log import FILE
     from boqsa.training.sinks import TENSORBOARD, WANDB
 
-    names = sorted(path.parent.name for path in (run / CHECKPOINTS).glob(f"[!.]*/{MANIFEST}"))
+    names = checkpoint_names(run, older=True)
     quoted = as_typed(run)
     lines = [
         ("log", run / FILE),

@@ -25,7 +25,7 @@ from huggingface_hub import EvalResult, HfApi, ModelCardData
 import boqsa
 from boqsa.atomic import atomic_folder
 from boqsa.data.catalog import CATALOG
-from boqsa.errors import InputError, RunError, as_typed
+from boqsa.errors import InputError, RunError, as_typed, first_line
 from boqsa.inference.names import NAMES, names_text, read_names
 from boqsa.inference.run import CONFIG, MANIFEST, MODEL, checkpoint_folder, read_manifest, read_recipe, sha256
 from boqsa.plain import read_json
@@ -162,7 +162,7 @@ def push(folder: str | Path, hub_id: str, *, private: bool = False) -> str:
             raise ValueError("it exists and is public; make it private there, or choose another name")
         commit = api.upload_folder(folder_path=folder, repo_id=hub_id, commit_message=f"boqsa {boqsa.__version__}")
     except Exception as error:  # each version of the hub's client has its own errors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(
             f"{hub_id} could not be uploaded ({reason}); log in with `hf auth login`, and try again."
         ) from None
