@@ -4,6 +4,9 @@ Every message says what was found, what was expected, and what to type next. The
 line or two and exits with 2; nothing was written under a final name when one of these is raised.
 """
 
+import shlex
+from pathlib import Path
+
 
 class BoqsaError(Exception):
     """A mistake that the user can mend: the root of the exceptions below."""
@@ -34,3 +37,13 @@ class MachineError(RunError):
 
 class FullDiskError(MachineError):
     """No space is left to write to; once some is freed, the same command goes on."""
+
+
+def as_typed(path: str | Path) -> str:
+    """A path as it is typed on a command line: in quotes where the shell would take it for something else."""
+    return shlex.quote(str(path))
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another package says first, or its name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -4,6 +4,9 @@ import io
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -148,6 +151,22 @@ def test_uploads_go_when_the_page_goes(tmp_path, monkeypatch):
         kept = Path(os.environ["GRADIO_TEMP_DIR"])
         assert any(file.name == "cmyk.jpg" for file in kept.rglob("*"))
     assert not kept.exists()
+
+
+def test_uploads_go_when_the_page_is_killed(tmp_path):
+    page = subprocess.Popen(
+        [sys.executable, "-m", "boqsa", "app", "--no-open"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert page.stdout is not None
+    assert page.stdout.readline().startswith("The page is at http://127.0.0.1:")
+    assert list(tmp_path.glob("boqsa-app-*/*"))  # pictures to begin with; uploads lie beside them
+    page.send_signal(signal.SIGTERM)
+    said, _ = page.communicate(timeout=60)
+    assert (page.returncode, said) == (0, "stopped.\n")
+    assert not list(tmp_path.glob("boqsa-app-*"))
 
 
 def test_a_port_that_is_taken_is_said(address):

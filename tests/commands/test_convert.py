@@ -42,6 +42,14 @@ def test_words_say_what_is_next(official, tmp_path, capsys):
     assert "boqsa segment" in capsys.readouterr().out
 
 
+def test_a_converted_run_has_nothing_to_go_on_from(official, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["convert", official, "--recipe", "demo", "--out", str(run)]) == 0
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run)]) == 2
+    assert "holds weights alone; start a new run from it with --train.init-from" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("recipe", "source", "said"),
     [

@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -114,6 +116,22 @@ def test_a_closed_pipe_is_silent(arguments: list[str]) -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has a disk that is always full")
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("arguments", [["--help"], ["recipes", "demo"]])
+def test_a_full_disk_below_stdout_is_one_line(arguments: list[str], buffered: bool) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, *([] if buffered else ["-u"]), "-m", "boqsa", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert re.fullmatch(r"boqsa( recipes)?: No space left on device\.\n", done.stderr)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
@@ -122,6 +140,32 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
         code = exit_.code  # type: ignore[assignment]
     assert code in (0, None)
     assert f"usage: boqsa {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("called", "arguments"),
+    [
+        ("training.results.evaluate_run", ["evaluate", "a run"]),
+        ("training.concepts.find_concepts", ["concepts", "a run"]),
+        ("training.transfer.transfer", ["transfer", "a run", "--to", "scenes"]),
+        ("training.demo.run_demo", ["demo", "--out", "a run"]),
+    ],
+)
+def test_the_command_that_a_report_names_can_be_typed_again(
+    called: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a run").mkdir()
+    (tmp_path / "a run" / "recipe.json").write_text(get_recipe("demo").to_json())
+    monkeypatch.chdir(tmp_path)
+    commands: list[str] = []
+
+    def keep(*_: object, command: str, **__: object) -> None:
+        commands.append(command)
+        raise RunError("enough.")
+
+    monkeypatch.setattr(f"boqsa.{called}", keep)
+    assert main(arguments) == 2
+    assert [shlex.split(command) for command in commands] == [["boqsa", *arguments]]
 
 
 USAGE_ERRORS = [

@@ -7,7 +7,8 @@ import pytest
 
 from boqsa.commands import main
 from boqsa.commands import reproduce as reproduce_command
-from boqsa.reproduce import hours
+from boqsa.reproduce import carry_out, hours
+from boqsa.reproduce.carry_out import Done
 from boqsa.reproduce.items import ITEMS
 
 
@@ -118,6 +119,30 @@ def test_changed_fields_have_results_of_their_own() -> None:
     assert reproduce_command._folder_name("small", {"train.steps": "2", "data.scene_count": "4"}) == (
         "small,data.scene_count=4,train.steps=2"
     )
+
+
+@pytest.mark.parametrize(
+    ("typed", "lookers"),
+    [
+        ([], 2),
+        (["--scale", "paper"], None),
+        (["--workers", "3"], 3),
+        (["--engine", "slurm", "--workers", "200"], None),
+    ],
+)
+def test_scores_are_taken_by_as_many_processes_as_this_machine_takes(
+    typed: list[str], lookers: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int | None] = []
+
+    def carried_out(*_: object, lookers: int | None, **__: object) -> Done:
+        asked.append(lookers)
+        return Done([], {}, [], False)
+
+    monkeypatch.setattr(carry_out, "carry_out", carried_out)
+    monkeypatch.setattr(reproduce_command, "engine_for", lambda *_, **__: None)
+    assert main(["reproduce", "mask_errors", *typed]) == 0
+    assert asked == [lookers]
 
 
 def test_an_item_without_training_is_written_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -277,6 +277,10 @@ def test_what_other_tools_cannot_tell_apart_and_what_is_not_ours_is_refused(run,
     assert main(["segment", run, str(pictures), "--out", str(out), "--also", "coco"]) == 2
     assert "was not made by boqsa" in capsys.readouterr().err
     assert (out / "instances.json").read_text() == '{"mine": 1}'
+    (out / "cvat.zip").write_text("mine")
+    assert main(["segment", run, str(pictures), "--out", str(out), "--also", "cvat"]) == 2
+    assert "cvat.zip is there and was not made by boqsa" in capsys.readouterr().err
+    assert sorted(path.name for path in out.iterdir()) == ["cvat.zip", "instances.json"]  # before any picture
     Image.open(pictures / "a.png").save(pictures / "a_grey.png")
     arguments = ["segment", run, str(pictures / "a.png"), str(pictures / "a_grey.png"), "--out", str(pictures)]
     assert main([*arguments, "--also", "grey"]) == 2

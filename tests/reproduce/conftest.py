@@ -1,4 +1,4 @@
-"""Small untrained models and random images that fit them, and rows of results, made up."""
+"""Small untrained models and random images that fit them, rows of results, made up, and the paper's numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from boqsa.models import MixtureModel
+from boqsa.reproduce.paper import PaperCell, paper_cells
 from boqsa.reproduce.protocol import Protocol
 from boqsa.reproduce.rows import Row
 
@@ -77,3 +78,16 @@ def make_rows() -> Callable[..., list[Row]]:
         ]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def all_cells() -> list[PaperCell]:
+    """The numbers of all tables of the paper that have results, in their order."""
+    return [cell for table in (*range(1, 9), *range(14, 20)) for cell in paper_cells(table)]
+
+
+@pytest.fixture(scope="session")
+def find_cell(all_cells: list[PaperCell]) -> Callable[[int, str, str, str], PaperCell]:
+    """One number, by table, data set, row and the paper's metric."""
+    cells = {(cell.table, cell.dataset, cell.method, cell.metric): cell for cell in all_cells}
+    return lambda *key: cells[key]

@@ -1,19 +1,25 @@
 """Every item from nothing to its files, on a toy budget; and what is done already."""
 
+import errno
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from boqsa.atomic import write_text
 from boqsa.data import builtin
 from boqsa.data.packing import write_packed
 from boqsa.data.scenes import SceneSettings, render_scenes
-from boqsa.errors import InputError, RunError
+from boqsa.errors import InputError, MachineError, RunError
 from boqsa.models.radiance.pretrained import LPIPS
 from boqsa.reproduce import drawings, measure
 from boqsa.reproduce.carry_out import Done, carry_out
@@ -109,6 +115,7 @@ def ask(
     place: Path,
     *names: str,
     out: str = "out",
+    runs: str = "runs",
     engine: InProcess | None = None,
     datasets: tuple[str, ...] = (),
     seeds: tuple[int, ...] = (0,),
@@ -122,7 +129,7 @@ def ask(
         experiments,
         looks,
         whole={item.item: item for item in items},
-        runs_folder=place / "runs",
+        runs_folder=place / runs,
         out=place / out,
         engine=engine or InProcess(),
         lookers=0,
@@ -287,6 +294,33 @@ def test_what_cannot_be_written_is_said_before_anything_is_trained(place: Path) 
     assert not engine.started
 
 
+def test_a_folder_of_something_else_than_runs_is_refused_before_anything_is_trained(place: Path) -> None:
+    (place / "thesis").mkdir()
+    (place / "thesis" / "chapter.tex").write_text("words")
+    engine = InProcess()
+    with pytest.raises(RunError, match=r"thesis is not empty and holds no plan\.json; choose another folder"):
+        ask(place, "figure8", runs="thesis", engine=engine)
+    with pytest.raises(RunError, match=r"chapter\.tex is a file; choose another folder"):
+        ask(place, "figure8", runs="thesis/chapter.tex", engine=engine)
+    assert not engine.started
+    assert [path.name for path in (place / "thesis").iterdir()] == ["chapter.tex"]
+
+
+def test_a_folder_that_another_command_just_begins_is_taken(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one has made the folder and no plan yet, and takes away the file that shows whether one can write."""
+    (place / "begun" / ".sweep").mkdir(parents=True)
+
+    def written_and_taken_away(path: Path, text: str) -> None:
+        write_text(path, text)
+        path.unlink()
+
+    monkeypatch.setattr("boqsa.reproduce.carry_out.write_text", written_and_taken_away)
+    engine = InProcess(broken="")
+    ask(place, "figure8", out="two", runs="begun", engine=engine)
+    assert engine.started
+    assert (place / "begun" / "plan.json").is_file()
+
+
 def test_a_look_that_cannot_be_taken_does_not_end_the_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     look_at_all = measure.look_at
 
@@ -309,6 +343,53 @@ def test_a_metric_of_fewer_images_says_so() -> None:
     assert measure.images_of(look.test, "update_spectral_norm", 3) == 3
 
 
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (MemoryError(), "the memory does not suffice; end other programs"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "the memory does not suffice; end other programs"),
+        (OSError(errno.ENOSPC, "No space left on device", "/a/look"), "no space is left to write /a/look; free some"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/look"), "cannot use /a/look: Permission denied; mend"),
+    ],
+)
+def test_a_look_that_the_machine_ends_is_named_and_the_rest_is_written(
+    place: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception, words: str
+) -> None:
+    look_at_all = measure.look_at
+
+    def refuse_one(folder: Path, test: Test) -> Found:
+        if "_sa_" in folder.name:
+            raise trouble
+        return look_at_all(folder, test)
+
+    monkeypatch.setattr(measure, "look_at", refuse_one)
+    done = ask(place, "figure6", out="machine")
+    (said,) = done.failed.values()
+    assert said.startswith(words)
+    assert {row.method for row in read_rows(place / "machine" / "figure6.csv")} == {"BO-QSA", "VQ-constraint"}
+
+
+def test_a_bug_in_a_look_keeps_its_traceback(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(folder: Path, test: Test) -> Found:
+        raise RuntimeError("sizes do not match")
+
+    monkeypatch.setattr(measure, "look_at", broken)
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        ask(place, "figure6", out="bug")
+
+
+def test_an_item_that_the_machine_cannot_write_does_not_end_the_others(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> list[Path]:
+        raise OSError(errno.ENOSPC, "No space left on device", "/a/picture.png")
+
+    monkeypatch.setattr("boqsa.reproduce.carry_out.draw", full)
+    done = ask(place, "figure6", "figure8", out="full")
+    assert done.failed.keys() == {"figure6", "figure8"}
+    assert done.failed["figure6"].startswith("no space is left to write /a/picture.png; free some")
+
+
 def test_a_look_is_taken_again_when_the_data_changes(place: Path, tmp_path: Path) -> None:
     (experiment,) = placed([built("figure8", SMALL, TOY)], root=place / "data")
     look = looks_of([experiment], [0])[0]
@@ -324,6 +405,29 @@ def test_a_look_is_taken_again_when_the_data_changes(place: Path, tmp_path: Path
     assert after.variant != before.variant
     assert after.values["last"] != before.values["last"]
     assert look_at(folder, look.test) == before
+
+
+def test_a_look_of_a_gpu_is_none_of_the_cpu_and_the_other_way_round(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (experiment,) = placed([built("figure8", SMALL, TOY)], root=place / "data")
+    look = looks_of([experiment], [0])[0]
+    ask(place, "figure8")
+    folder, taken = look.run.folder(place / "runs"), list[str]()
+
+    def values(*arguments: object) -> dict[str, float]:
+        taken.append(str(arguments[-1]))
+        return {"ari_fg": 0.5}
+
+    monkeypatch.setattr(measure, "_values", values)
+    look_at(folder, look.test)
+    assert not taken  # the one of `ask` stands
+    for device in ("cuda", "cuda", "cpu", "cpu"):
+        monkeypatch.setattr(measure, "device_of", lambda recipe, device=device: device)
+        look_at(folder, look.test)
+    assert set(taken) == {"cuda", "cpu"}
+    assert taken.count("cuda") == taken.count("cpu")
+    shutil.rmtree(folder / "looks")  # what was found here is made up
 
 
 def test_items_share_their_runs(place: Path) -> None:
@@ -347,3 +451,77 @@ def test_looks_in_processes_of_their_own_find_the_same(place: Path) -> None:
     ((_, gone),) = take_looks(place / "runs", looks, workers=1)
     assert isinstance(gone, RunError)
     shutil.rmtree(looks[0].run.folder(place / "runs"))
+
+
+@pytest.mark.system
+def test_a_process_that_dies_is_told_by_its_looks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [built("figure8", SMALL, TOY)]
+    looks = looks_of(placed(items, root=place / "data"), (0,))
+    monkeypatch.setattr(measure, "_begin", os.abort)
+    found = list(take_looks(place / "runs", looks, workers=1))
+    assert [look for look, _ in found] == looks
+    for _, one in found:
+        assert isinstance(one, MachineError)
+        assert str(one).startswith("a process that scores died, perhaps for want of memory; give the command again")
+
+
+class _Pool:
+    """Stands for the pool of processes, without any; keeps what it was made with."""
+
+    made: ClassVar["list[_Pool]"] = []
+
+    def __init__(self, workers: int, *, initargs: Sequence[Any], **_: object) -> None:
+        self.places = initargs[0]
+        self.gpus = [self.places.get() for _ in range(workers)]
+        self.made.append(self)
+
+    def __enter__(self) -> "_Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, *_: object) -> "Future[MachineError]":
+        future: Future[MachineError] = Future()
+        future.set_result(MachineError("not looked"))
+        return future
+
+    def shutdown(self, **_: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "places"),
+    [
+        (["3", "5"], None, ["3", "5"]),
+        (["3", "5"], 3, ["3", "5", "3"]),
+        ([], None, [None] * 3),
+        ([], 2, [None, None]),
+    ],
+)
+def test_each_process_that_scores_has_a_gpu_of_its_own_where_there_are_some(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: list[str],
+    workers: int | None,
+    places: list[str | None],
+) -> None:
+    monkeypatch.setattr(_Pool, "made", [])
+    monkeypatch.setattr(measure, "ProcessPoolExecutor", _Pool)
+    monkeypatch.setattr(measure, "cores", lambda: 3)
+    monkeypatch.setattr(measure, "visible_gpus", lambda: gpus)
+    monkeypatch.setattr(measure, "device_of", lambda recipe: "cuda" if gpus else "cpu")
+    looks = looks_of(placed([built("figure8", SMALL, TOY)], root=place / "data"), range(9))
+    assert len(list(take_looks(place / "runs", looks, workers=workers))) == len(looks)
+    (pool,) = _Pool.made
+    assert pool.gpus == places
+
+
+def test_a_process_that_scores_sees_its_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(measure, "end_with_the_parent", lambda: None)
+    places: SimpleQueue[str | None] = SimpleQueue()
+    for gpu in ("1", None):
+        places.put(gpu)
+    measure._begin(places)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+    measure._begin(places)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"

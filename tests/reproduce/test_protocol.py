@@ -1,5 +1,6 @@
 """What must be equal for two numbers to be compared, and what is known of the paper's numbers."""
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from boqsa.errors import InputError
 from boqsa.recipes import get_recipe
-from boqsa.reproduce.paper import all_paper_cells, find_cell
+from boqsa.reproduce.paper import PaperCell
 from boqsa.reproduce.protocol import (
     Protocol,
     differences,
@@ -18,6 +19,8 @@ from boqsa.reproduce.protocol import (
     parse,
     refusals,
 )
+
+FindCell = Callable[[int, str, str, str], PaperCell]
 
 OURS = Protocol(
     data="scenes",
@@ -135,14 +138,16 @@ def test_methods_of_two_protocols_are_not_compared_but_for_slots_and_masks() -> 
         ((19, "clevr567", "uORF (600 epochs)", "ari"), ("test", None, 128, 8, "decoder")),
     ],
 )
-def test_the_papers_protocols(cell: tuple[int, str, str, str], expected: tuple[object, ...]) -> None:
+def test_the_papers_protocols(
+    find_cell: FindCell, cell: tuple[int, str, str, str], expected: tuple[object, ...]
+) -> None:
     protocol = paper_protocol(find_cell(*cell))
     assert (protocol.split, protocol.images, protocol.image_size, protocol.slots, protocol.masks) == expected
     assert protocol.data == cell[1].rpartition("->")[2]
 
 
-def test_every_number_of_the_paper_has_a_protocol_with_its_metric() -> None:
-    for cell in all_paper_cells():
+def test_every_number_of_the_paper_has_a_protocol_with_its_metric(all_cells: list[PaperCell]) -> None:
+    for cell in all_cells:
         protocol = paper_protocol(cell)
         assert (protocol.metric, protocol.variant) == (cell.our_metric, None)
         assert parse(protocol.text) == protocol
@@ -161,14 +166,16 @@ def test_every_number_of_the_paper_has_a_protocol_with_its_metric() -> None:
         ("coco_transformer", (4, "coco", "BO-QSA (transformer)", "ap")),
     ],
 )
-def test_our_recipes_have_the_size_and_slots_of_the_paper(recipe: str, cell: tuple[int, str, str, str]) -> None:
+def test_our_recipes_have_the_size_and_slots_of_the_paper(
+    find_cell: FindCell, recipe: str, cell: tuple[int, str, str, str]
+) -> None:
     made, protocol = get_recipe(recipe), paper_protocol(find_cell(*cell))
     assert (made.data.name, made.data.image_size) == (protocol.data, protocol.image_size)
     assert made.model.num_slots == protocol.slots
     assert (made.model.kind == "transformer") == (protocol.masks == "attention")
 
 
-def test_what_the_paper_leaves_open_is_said() -> None:
+def test_what_the_paper_leaves_open_is_said(find_cell: FindCell) -> None:
     assert "batch means" in open_points(find_cell(7, "shapestacks", "SA", "msc_fg"))
     assert "inferred" in open_points(find_cell(3, "shapestacks", "BO-QSA (mixture)", "mse"))
     assert open_points(find_cell(4, "ycb", "AIR", "pq")) == ""

@@ -15,7 +15,6 @@ from boqsa.reproduce.statistics import (
     contrast,
     difference,
     interaction,
-    mean_interval,
     seeds_needed,
     verdict,
 )
@@ -26,24 +25,6 @@ scores = st.dictionaries(st.integers(0, 20), st.floats(0, 1).map(lambda value: r
 
 def by_seed(values: list[float], first: int = 0) -> dict[int, float]:
     return dict(enumerate(values, first))
-
-
-@given(st.lists(st.floats(-10, 10).map(lambda value: round(value, 3)), min_size=2, max_size=9))
-def test_the_interval_of_a_mean_is_scipys(values: list[float]) -> None:
-    interval = mean_interval(Spread.of(values))
-    if len(set(values)) == 1:
-        assert interval is None
-        return
-    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert interval is not None
-    assert (interval.low, interval.high) == pytest.approx(tuple(expected), rel=1e-9, abs=1e-9)
-
-
-def test_a_mean_by_hand() -> None:
-    # Mean 2, std 1, n 3: 2 ± 4.302653 / sqrt(3), the quantile from a printed table.
-    interval = mean_interval(Spread.of([1, 2, 3]))
-    assert interval is not None
-    assert (interval.low, interval.high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), abs=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:Precision loss")  # scipy's, of differences that are nearly the same
@@ -98,7 +79,6 @@ def test_one_common_seed_does_not_pair() -> None:
 
 
 def test_one_run_and_equal_runs_say_nothing_about_the_next_seed() -> None:
-    assert mean_interval(Spread.of([0.5])) is None
     single = difference({0: 0.9}, {0: 0.1})
     assert (single.interval, single.verdict) == (None, "undecided")
     assert single.text() == "+0.800 (1 and 1 runs, unpaired; no interval: one run of a method has no spread): undecided"

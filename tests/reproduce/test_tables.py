@@ -7,7 +7,7 @@ import pytest
 
 from boqsa.errors import InputError
 from boqsa.reproduce.layout import layout_of
-from boqsa.reproduce.paper import all_paper_cells, find_cell, paper_cells
+from boqsa.reproduce.paper import paper_cells
 from boqsa.reproduce.protocol import paper_protocol
 from boqsa.reproduce.rows import Row
 from boqsa.reproduce.tables import NOTHING, markdown_table
@@ -33,14 +33,15 @@ def table_of(text: str, heading: str) -> dict[str, list[str]]:
 def on_the_papers_data(
     make_rows: MakeRows, table: int, dataset: str, method: str, metric: str, values: list[float]
 ) -> list[Row]:
-    protocol = paper_protocol(find_cell(table, dataset, method, metric))
+    names = {(cell.dataset, cell.method, cell.our_metric): cell for cell in paper_cells(table)}
+    protocol = paper_protocol(names[dataset, method, metric])
     parts = {"image_size": protocol.image_size, "slots": protocol.slots, "masks": protocol.masks}
     return make_rows(
         {method: values}, dataset=dataset, metric=metric, images=protocol.images or 900, split=protocol.split, **parts
     )
 
 
-@pytest.mark.parametrize("table", sorted({cell.table for cell in all_paper_cells()}))
+@pytest.mark.parametrize("table", [*range(1, 9), *range(14, 20)])
 def test_every_number_of_the_paper_is_there_and_every_doubt_is_marked(table: int) -> None:
     cells = paper_cells(table)
     text = markdown_table(f"Table {table}", [], layout_of([], cells), cells)

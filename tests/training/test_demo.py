@@ -71,6 +71,31 @@ def test_finished_demo_and_foreign_folder_are_refused_and_untouched(tmp_path: Pa
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.parametrize("minutes", [None, 0.001])
+def test_a_demo_that_ended_as_it_was_scored_goes_on_with_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: float | None
+) -> None:
+    out = tmp_path / "demo"
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(demo_module, "evaluate_run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_demo(out, minutes=minutes)
+    weights = (out / "run" / "checkpoints" / "last" / "model.safetensors").read_bytes()
+    with pytest.raises(BoqsaError, match="another recipe"):
+        run_demo(out, seed=1, minutes=minutes)
+    metrics = run_demo(out, minutes=minutes)
+    assert metrics is not None
+    assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "report.html", "run", "segmentation.png"]
+    assert (out / "run" / "checkpoints" / "last" / "model.safetensors").read_bytes() == weights
+    (out / "segmentation.png").unlink()  # as if it had ended between two of them
+    assert run_demo(out, minutes=minutes) is not None
+    assert (out / "segmentation.png").is_file()
+
+
 def test_minutes_become_steps(small_demo: Recipe, tmp_path: Path) -> None:
     metrics = run_demo(tmp_path / "demo", minutes=0.001)
     assert metrics is not None

@@ -16,7 +16,7 @@ from boqsa.inference.load import build_model, load
 from boqsa.inference.run import read_manifest
 from boqsa.recipes import Recipe
 from boqsa.training import step as training_step
-from boqsa.training.checkpoint import load_trainer
+from boqsa.training.checkpoint import read_training
 from boqsa.training.data import StepImages
 from boqsa.training.log import read_log
 from boqsa.training.loop import train
@@ -122,7 +122,7 @@ def test_some_steps_are_skipped_and_the_run_goes_on(
     assert losses[0] is not None, "the mean is of the steps that gave a number"
     assert losses[1] is None
     assert all(tensor.isfinite().all() for tensor in load(run).state_dict().values())
-    assert load_trainer(run / "checkpoints" / "last")["skipped"][:3] == [4, 0, 0]
+    assert read_training(run / "checkpoints" / "last")[1]["skipped"][:3] == [4, 0, 0]
 
     # Stopped in the middle of them and resumed, the counts go on.
     real = training_step.batch_indices
@@ -136,7 +136,7 @@ def test_some_steps_are_skipped_and_the_run_goes_on(
         patch.setattr(training_step, "batch_indices", dying)
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path / "broken", train_data=train_data)
-    assert load_trainer(tmp_path / "broken" / "checkpoints" / "last")["skipped"][:2] == [3, 2]
+    assert read_training(tmp_path / "broken" / "checkpoints" / "last")[1]["skipped"][:2] == [3, 2]
     assert train(recipe, tmp_path / "broken", train_data=train_data)
     assert rows(tmp_path / "broken", "step") == rows(run, "step")
     one, other = (load(folder).state_dict() for folder in (run, tmp_path / "broken"))

@@ -48,8 +48,17 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # here and not at exit, where a closed pipe could no longer be caught
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return 1
+    except OSError as error:  # such as a full disk below the file that stdout is
+        _write_no_more()
+        print(f"boqsa: {_in_one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _write_no_more() -> None:
+    """What stdout still holds would fail once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:

@@ -41,17 +41,21 @@ def main(arguments: list[str]) -> int:
     import time
 
     from boqsa.app.serve import serving
+    from boqsa.commands.console import stopped_by_sigterm
 
-    with serving(
-        chosen.run,
-        checkpoint=chosen.checkpoint,
-        encoder=chosen.encoder,
-        device=chosen.device,
-        host=chosen.host,
-        port=chosen.port,
-        share=chosen.share,
-        open_browser=chosen.open,
-    ) as address:
+    with (
+        stopped_by_sigterm(),
+        serving(
+            chosen.run,
+            checkpoint=chosen.checkpoint,
+            encoder=chosen.encoder,
+            device=chosen.device,
+            host=chosen.host,
+            port=chosen.port,
+            share=chosen.share,
+            open_browser=chosen.open,
+        ) as address,
+    ):
         print(f"The page is at {address} - Ctrl-C stops it.", flush=True)
         try:
             while True:

@@ -1,5 +1,6 @@
 """`boqsa concepts RUN`: what each slot stands for, as a page; and `--name SLOT=NAME`, what people call it."""
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from boqsa.commands.arguments import parse, print_json, print_table
+from boqsa.errors import as_typed
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def main(arguments: list[str]) -> int:
             iterations=chosen.iterations,
             encoder=chosen.encoder,
             device=chosen.device,
-            command=" ".join(["boqsa concepts", *arguments]),
+            command=shlex.join(["boqsa", "concepts", *arguments]),
             progress=progress,
         )
     if chosen.json:
@@ -92,7 +94,7 @@ def _name(chosen: Concepts) -> int:
     else:
         for slot, name in names.items():
             print(f"slot {slot}: {name}")
-        print(f"stored in {chosen.run}; `boqsa concepts {chosen.run}` makes the page anew with them.")
+        print(f"stored in {chosen.run}; `boqsa concepts {as_typed(chosen.run)}` makes the page anew with them.")
     return 0
 
 

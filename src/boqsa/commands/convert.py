@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from boqsa.commands.arguments import parse, print_json
+from boqsa.errors import as_typed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,5 +39,6 @@ def main(arguments: list[str]) -> int:
     if chosen.json:
         print_json({"run": str(chosen.out), "recipe": recipe.name, "recipe_hash": recipe.hash})
     else:
-        print(f"{chosen.out} is a run of {recipe.name}. Next: `boqsa segment {chosen.out} PICTURE --out DIR`.")
+        following = f"boqsa segment {as_typed(chosen.out)} PICTURE --out DIR"
+        print(f"{chosen.out} is a run of {recipe.name}. Next: `{following}`.")
     return 0

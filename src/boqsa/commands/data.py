@@ -5,7 +5,6 @@ import functools
 import inspect
 import re
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from boqsa.commands.arguments import parse, print_json, print_table
-from boqsa.errors import InputError
+from boqsa.commands.console import stopped_by_sigterm
+from boqsa.errors import InputError, as_typed
 
 if TYPE_CHECKING:
     from boqsa.data import DatasetEntry, Manifest
@@ -253,7 +253,7 @@ def _prepare(arguments: list[str]) -> int:
         if field.name not in ("name", "source", "target", "size", "skip_broken", "workers", "json")
     }
     try:
-        with _stopped_by_sigterm(), _counting() as progress:
+        with stopped_by_sigterm(), _counting() as progress:
             manifest = prepare(
                 chosen.name,
                 chosen.source,
@@ -297,7 +297,7 @@ def _tell_packed(manifest: "Manifest", target: Path, *, as_json: bool) -> None:
         print(f"note: {notice}")
     for skipped in manifest.skipped:
         print(f"skipped: {skipped}")
-    print(f"Look at it with `boqsa data show {shlex.quote(str(target))}`. {following}")
+    print(f"Look at it with `boqsa data show {as_typed(target)}`. {following}")
 
 
 def _features(arguments: list[str]) -> int:
@@ -308,7 +308,7 @@ def _features(arguments: list[str]) -> int:
 
     encoder = load_encoder(chosen.encoder)
     try:
-        with _stopped_by_sigterm(), _counting() as progress:
+        with stopped_by_sigterm(), _counting() as progress:
             manifest = write_features(
                 chosen.packed,
                 encoder,
@@ -339,7 +339,7 @@ def _mimic(arguments: list[str]) -> int:
 
     source = mimic(chosen.name, chosen.target, count=chosen.count, seed=chosen.seed)
     extra = " ".join(f"--{option} {shlex.quote(str(value))}" for option, value in source.options.items())
-    following = f"boqsa data prepare {chosen.name} {shlex.quote(str(source.path))} PACKED {extra}".strip()
+    following = f"boqsa data prepare {chosen.name} {as_typed(source.path)} PACKED {extra}".strip()
     if chosen.json:
         print_json({"source": str(source.path), "next": following})
     else:
@@ -398,7 +398,7 @@ def _next_for_views(manifest: "Manifest", target: Path) -> str:
 
     own = f"{manifest.name}_radiance"
     name = own if own in RECIPES else "clevr567_radiance"
-    options = ["--data.root", shlex.quote(str(target))]
+    options = ["--data.root", as_typed(target)]
     if name != own:
         options += ["--data.name", manifest.name]
     if manifest.image_size[0] != get_recipe(name).data.image_size:
@@ -421,10 +421,8 @@ def next_command(manifest: "Manifest", target: Path) -> str:
         return _next_for_views(manifest, target)
     if "train" not in manifest.counts:
         split = next(iter(manifest.counts))
-        root = shlex.quote(str(target))
-        return (
-            f"Next: `boqsa evaluate RUN --dataset {manifest.name} --data.root {root} --split {split}` of a trained run."
-        )
+        score = f"boqsa evaluate RUN --dataset {manifest.name} --data.root {as_typed(target)} --split {split}"
+        return f"Next: `{score}` of a trained run."
     task = manifest.task.replace("-", "_")
     features = manifest.options if "features" in manifest.extras else {}
     height, width = manifest.image_size
@@ -444,7 +442,7 @@ def next_command(manifest: "Manifest", target: Path) -> str:
     if not fitting:
         every = [make() for make in RECIPES.values()]
         of_features = {recipe.data.image_size for recipe in every if recipe.model.kind == "features"}
-        encode = f"boqsa data features {shlex.quote(str(target))} ENCODER OUT"
+        encode = f"boqsa data features {as_typed(target)} ENCODER OUT"
         if height == width and height in of_features:
             return f"Next: `{encode}`; recipes for {height}x{width} images read their features."
         sizes = " or ".join(map(str, sorted({recipe.data.image_size for recipe in recipes})))
@@ -462,7 +460,7 @@ def next_command(manifest: "Manifest", target: Path) -> str:
         return recipe.data.name == manifest.name and serves, recipe.evaluate.task == task
 
     best = max(fitting, key=fit)
-    options = ["--data.root", shlex.quote(str(target))]
+    options = ["--data.root", as_typed(target)]
     if best.data.image_size != height:
         options += ["--data.image-size", str(height)]
     for name in ("patch_size", "feature_size"):
@@ -511,20 +509,6 @@ def _counting() -> Iterator[Callable[[str, int, int], None]]:
                 console.print(f"{what}: {amount}, {left / 60:.0f} min left", highlight=False)
 
         yield advance
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind as Ctrl-C does, so that the half-made folder is removed."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 _COMMANDS: dict[str, tuple[Callable[[list[str]], int], str]] = {

@@ -1,5 +1,6 @@
 """`boqsa demo`: discover objects in rendered scenes, from nothing to a report."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
         chosen.out,
         seed=chosen.seed,
         minutes=chosen.minutes,
-        command=" ".join(["boqsa demo", *arguments]),
+        command=shlex.join(["boqsa", "demo", *arguments]),
         rendering=rendering,
     )
     if metrics is None:

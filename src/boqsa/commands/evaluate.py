@@ -1,5 +1,6 @@
 """`boqsa evaluate RUN`: score every checkpoint of a run and write its report."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def main(arguments: list[str]) -> int:
             lpips=chosen.lpips,
             adaptive=chosen.adaptive,
             device=chosen.device,
-            command=" ".join(["boqsa evaluate", *arguments]),
+            command=shlex.join(["boqsa", "evaluate", *arguments]),
             progress=progress,
         )
     if chosen.json:

@@ -11,8 +11,7 @@ import tyro
 
 from boqsa.commands import STOPPED
 from boqsa.commands.arguments import parse, print_json, print_table
-from boqsa.commands.sweep import engine_for, split_fields
-from boqsa.cores import cores
+from boqsa.commands.sweep import engine_for, require_numbers, split_fields
 from boqsa.errors import InputError, RecipeError
 from boqsa.training.sweep import PlannedRun, SlurmSettings, state_of_planned
 
@@ -105,7 +104,7 @@ def main(arguments: list[str]) -> int:
         runs_folder=folder,
         out=chosen.out / _folder_name(chosen.scale, fields),
         engine=engine,
-        lookers=workers or cores(),
+        lookers=workers if chosen.engine == "local" else None,  # of SLURM, it is the jobs in the queue
         retries=chosen.retries,
     )
     if chosen.json:
@@ -128,13 +127,7 @@ def _check(chosen: Reproduce) -> None:
         raise InputError("name at least one item, as `boqsa reproduce table7`; `boqsa reproduce --help` lists them.")
     if not chosen.seeds or min(chosen.seeds) < 0 or len(set(chosen.seeds)) < len(chosen.seeds):
         raise RecipeError(f"--seeds is {' '.join(map(str, chosen.seeds))}; give different numbers, 0 or more.")
-    for name, value, least in (
-        ("workers", chosen.workers, 1),
-        ("threads-per-worker", chosen.threads_per_worker, 1),
-        ("retries", chosen.retries, 0),
-    ):
-        if value is not None and value < least:
-            raise RecipeError(f"--{name} is {value}; it must be at least {least}.")
+    require_numbers(workers=chosen.workers, threads=chosen.threads_per_worker, retries=chosen.retries)
 
 
 def _folder_name(scale: str, fields: dict[str, str]) -> str:

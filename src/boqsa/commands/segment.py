@@ -62,7 +62,16 @@ def main(arguments: list[str]) -> int:
 
     from boqsa.commands.console import progress_bar
     from boqsa.inference import Segmenter, segment_files
-    from boqsa.inference.exchange import cvat_places, slot_name, write_coco, write_cvat, write_grey
+    from boqsa.inference.exchange import (
+        COCO_START,
+        CVAT_START,
+        cvat_places,
+        require_own,
+        slot_name,
+        write_coco,
+        write_cvat,
+        write_grey,
+    )
     from boqsa.inference.files import alone_in, common_folder, find_pictures, write_skipped
 
     segmenter = Segmenter.from_pretrained(
@@ -76,8 +85,12 @@ def main(arguments: list[str]) -> int:
     )
     pictures = find_pictures(chosen.images, chosen.out)  # so that what is refused leaves no lock among the pictures
     slots, folder = segmenter.model.num_slots, common_folder(chosen.images)
+    instances, archive = chosen.out / "instances.json", chosen.out / "cvat.zip"
+    if "coco" in chosen.also:
+        require_own(instances, COCO_START)  # what is refused is so before hours of work
     if "cvat" in chosen.also:
-        cvat_places(pictures, folder)  # refused before hours of work
+        require_own(archive, CVAT_START)
+        cvat_places(pictures, folder)
     with alone_in(chosen.out):
         with progress_bar("segmenting") as progress:
             done, skipped = segment_files(
@@ -90,9 +103,9 @@ def main(arguments: list[str]) -> int:
             )
         write_skipped(chosen.out, skipped)
         if "coco" in chosen.also:
-            write_coco(chosen.out / "instances.json", done, folder, slots, segmenter.names)
+            write_coco(instances, done, folder, slots, segmenter.names)
         if "cvat" in chosen.also:
-            write_cvat(chosen.out / "cvat.zip", done, folder, slots, segmenter.names, with_outside=chosen.crop)
+            write_cvat(archive, done, folder, slots, segmenter.names, with_outside=chosen.crop)
         if "grey" in chosen.also:
             write_grey(done)
     if chosen.json:

@@ -10,7 +10,7 @@ import tyro
 
 from boqsa.commands import STOPPED
 from boqsa.commands.arguments import parse, print_json, print_table
-from boqsa.errors import RecipeError
+from boqsa.errors import RecipeError, as_typed
 from boqsa.inference.run import CHECKPOINTS
 from boqsa.recipes import get_recipe
 from boqsa.training.evaluation import SHOWN_METRICS
@@ -83,14 +83,7 @@ def main(arguments: list[str]) -> int:
     """Entry of the command."""
     own, fixed = split_fields(arguments)
     chosen = parse(Sweep, own, command="sweep")
-    for name, value, least in (
-        ("retries", chosen.retries, 0),
-        ("workers", chosen.workers, 1),
-        ("threads-per-worker", chosen.threads_per_worker, 1),
-    ):
-        if value is not None and value < least:
-            raise RecipeError(f"--{name} is {value}; it must be at least {least}.")
-
+    require_numbers(workers=chosen.workers, threads=chosen.threads_per_worker, retries=chosen.retries)
     sweep, runs = _plan(chosen, fixed)
     check_place(sweep, runs)
     if chosen.engine == "local":  # the nodes of a cluster may have it elsewhere
@@ -110,6 +103,17 @@ def main(arguments: list[str]) -> int:
             sweep, runs, engine=engine, evaluate=chosen.evaluate, retries=chosen.retries, on_event=display.event
         )
     return _show_end(sweep, runs, end, as_json=chosen.json)
+
+
+def require_numbers(*, workers: int | None, threads: int | None, retries: int) -> None:
+    """Go on if the numbers of processes, of their threads and of further tries are none too small.
+
+    Raises:
+        RecipeError: if one is, by the option that it was typed with.
+    """
+    for name, value, least in (("workers", workers, 1), ("threads-per-worker", threads, 1), ("retries", retries, 0)):
+        if value is not None and value < least:
+            raise RecipeError(f"--{name} is {value}; it must be at least {least}.")
 
 
 def split_fields(arguments: Sequence[str], *, own_too: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
@@ -208,7 +212,7 @@ def _show_end(sweep: Path, runs: Sequence[PlannedRun], end: SweepEnd, *, as_json
         for name, text in end.failed.items():
             print(f"{name} failed:", *(text.splitlines() or ["it ended without a word"]), sep="\n  ")
         if end.failed or end.stopped:
-            print(f"go on with `boqsa sweep --resume {sweep}`; what the runs said is in {sweep}/.sweep")
+            print(f"go on with `boqsa sweep --resume {as_typed(sweep)}`; what the runs said is in {sweep}/.sweep")
     if end.failed:
         return 1
     return STOPPED if end.stopped else 0

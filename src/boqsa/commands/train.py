@@ -10,7 +10,7 @@ import tyro
 
 from boqsa.commands import STOPPED
 from boqsa.commands.arguments import parse, print_json
-from boqsa.errors import BoqsaError, MachineError, RecipeError, RunError
+from boqsa.errors import BoqsaError, MachineError, RecipeError, RunError, as_typed
 from boqsa.recipes import Recipe, get_recipe
 
 LogTo = tuple[Literal["tensorboard", "wandb"], ...]
@@ -155,14 +155,12 @@ def _train(recipe: Recipe, run: Path, *, log_to: LogTo, as_json: bool, allow_cha
 
 def _say_where_everything_lies(run: Path) -> None:
     """What a finished run has left, and the commands that use it."""
-    import shlex
-
-    from boqsa.inference.run import CHECKPOINTS, MANIFEST, RECIPE
+    from boqsa.inference.run import CHECKPOINTS, RECIPE, checkpoint_names
     from boqsa.training.log import FILE
     from boqsa.training.sinks import TENSORBOARD, WANDB
 
-    names = sorted(path.parent.name for path in (run / CHECKPOINTS).glob(f"[!.]*/{MANIFEST}"))
-    quoted = shlex.quote(str(run))
+    names = checkpoint_names(run, older=True)
+    quoted = as_typed(run)
     lines = [
         ("log", run / FILE),
         ("checkpoints", f"{run / CHECKPOINTS}: {', '.join(names)}"),

@@ -1,5 +1,6 @@
 """`boqsa transfer RUN --to NAME...`: score a trained run on data sets that it never saw."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
         split=chosen.split,
         generated=chosen.generate,
         device=chosen.device,
-        command=" ".join(["boqsa transfer", *arguments]),
+        command=shlex.join(["boqsa", "transfer", *arguments]),
     )
     if chosen.json:
         print_json(found)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from boqsa.errors import InputError
+from boqsa.errors import InputError, as_typed
 from boqsa.plain import read_json
 
 MANIFEST = "manifest.json"
@@ -75,7 +75,8 @@ class Manifest:
             content = read_json(path)
         except (FileNotFoundError, NotADirectoryError):
             state = "is not a packed data set (it has no manifest.json)" if Path(folder).exists() else "does not exist"
-            raise InputError(f"{folder} {state}; run `boqsa data prepare NAME SOURCE {folder}` first.") from None
+            make = f"boqsa data prepare NAME SOURCE {as_typed(folder)}"
+            raise InputError(f"{folder} {state}; run `{make}` first.") from None
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {path}: {error}; prepare the data set again.") from None
         return cls._from_content(content, path)

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from supervision import Detections
 
 
-_COCO_START = '{"info": {"description": "slots found by boqsa"}'
+COCO_START = b'{"info": {"description": "slots found by boqsa"}'
+CVAT_START = b"PK"
+"""What the files that are written here begin with."""
 
 
 def to_supervision(found: Segmentation) -> "Detections":
@@ -100,9 +102,9 @@ def write_coco(
 
     `file_name` is a picture's path below `folder`, the `boqsa.inference.files.common_folder` of what was given.
     """
-    _require_own(Path(path), _COCO_START.encode())
+    require_own(Path(path), COCO_START)
     with atomic_file(path) as partial, open(partial, "w", encoding="utf-8") as file:
-        file.write(f'{_COCO_START}, "images": [')
+        file.write(f'{COCO_START.decode()}, "images": [')
         for number, entry in enumerate(entries, start=1):
             with Image.open(entry.labels) as picture:
                 width, height = picture.size
@@ -132,7 +134,7 @@ def write_cvat(
 
     Maps lie at their pictures' paths below `folder`, as in `write_coco`.
     """
-    _require_own(Path(path), b"PK")
+    require_own(Path(path), CVAT_START)
     places = cvat_places([entry.image for entry in entries], folder)
     with atomic_file(path) as partial, ZipFile(partial, "w") as archive:
         archive.writestr("labelmap.txt", label_map_text(num_slots, names, with_outside=with_outside))
@@ -166,8 +168,12 @@ def write_grey(entries: Sequence[Segmented]) -> None:
         save_png(grey_path(entry.labels.with_name(entry.labels.name.removesuffix("_labels.png"))), labels)
 
 
-def _require_own(path: Path, start: bytes) -> None:
-    """Go on if there is no such file, or one that begins as ours do."""
+def require_own(path: Path, start: bytes) -> None:
+    """Go on if there is no such file, or one that begins as ours do.
+
+    Raises:
+        InputError: if there is another one.
+    """
     if not path.is_file():
         return
     with open(path, "rb") as file:

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from boqsa.errors import InputError, RecipeError, RunError
+from boqsa.errors import InputError, RecipeError, RunError, first_line
 from boqsa.inference.names import NAMES
 from boqsa.inference.run import (
     CONFIG,
@@ -87,7 +87,7 @@ def _build(kind: type[Model], config: dict[str, Any]) -> Model:
         try:
             parameters = sum(parameter.numel() for parameter in kind(**config).parameters())
         except RuntimeError as error:  # a product that is no 64-bit number any more
-            raise ValueError(f"its sizes are absurd ({_first_line(error)})") from None
+            raise ValueError(f"its sizes are absurd ({first_line(error)})") from None
     if parameters > MOST_PARAMETERS:
         raise ValueError(f"it has {parameters:.2g} parameters; at most {MOST_PARAMETERS:.2g} are possible")
     return kind(**config)
@@ -144,7 +144,7 @@ def require_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # an unknown name; a build of torch without it
-        reason = str(error).splitlines()[0][:80]
+        reason = first_line(error)[:80]
         raise InputError(
             f"device {device!r} cannot be used ({reason}); pass cpu, or cuda where there is a GPU."
         ) from None
@@ -162,7 +162,7 @@ def _load_saved(folder: Path) -> Model:
         model = _build(kind, _checked(kind, config))
         weights = load_file(folder / MODEL)
     except (OSError, ValueError, TypeError, RecipeError, SafetensorError) as error:
-        raise RunError(f"{folder} does not hold a model of this package ({_first_line(error)}).") from None
+        raise RunError(f"{folder} does not hold a model of this package ({first_line(error)}).") from None
     return _with_weights(model, weights, folder)
 
 
@@ -258,7 +258,7 @@ def download(
     try:
         HfApi().model_info(hub_id, revision=asked or None, timeout=_PATIENCE)
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise InputError(f"{nowhere} ({_first_line(error)}); {expected}.") from None
+        raise InputError(f"{nowhere} ({first_line(error)}); {expected}.") from None
     except Exception:  # no network, a proxy, a server in trouble: each version of the hub's client has its own errors
         reachable = False
 
@@ -279,10 +279,6 @@ def download(
     except InputError:
         raise
     except Exception as error:
-        reason = _first_line(error) if reachable else "the hub is out of reach, and nothing was downloaded before"
+        reason = first_line(error) if reachable else "the hub is out of reach, and nothing was downloaded before"
         raise InputError(f"{nowhere} ({reason}); {expected}.") from None
     return config.parent
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from boqsa.atomic import atomic_folder
-from boqsa.errors import RecipeError, RunError
+from boqsa.errors import RecipeError, RunError, as_typed
 from boqsa.plain import read_json, read_small_text
 from boqsa.recipes import Recipe
 
@@ -42,7 +42,7 @@ def read_recipe(run: str | Path) -> Recipe:
     """
     path = Path(run) / RECIPE
     if not Path(run).is_dir():
-        raise RunError(f"there is no run folder {run}; `boqsa train RECIPE --out {run}` would make it.")
+        raise RunError(f"there is no run folder {run}; `boqsa train RECIPE --out {as_typed(run)}` would make it.")
     if not path.is_file():
         raise RunError(
             f"{run} is not a run folder: it has no {RECIPE}. Give the folder that --out of a training named."

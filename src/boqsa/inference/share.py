@@ -25,7 +25,7 @@ from huggingface_hub import EvalResult, HfApi, ModelCardData
 import boqsa
 from boqsa.atomic import atomic_folder
 from boqsa.data.catalog import CATALOG
-from boqsa.errors import InputError, RunError
+from boqsa.errors import InputError, RunError, as_typed, first_line
 from boqsa.inference.names import NAMES, names_text, read_names
 from boqsa.inference.run import CONFIG, MANIFEST, MODEL, checkpoint_folder, read_manifest, read_recipe, sha256
 from boqsa.plain import read_json
@@ -140,7 +140,8 @@ def _require_scores_of(metrics: Mapping[str, Any], checkpoint: str, step: int, r
     scored = metrics.get("scores", {}).get(checkpoint, {}).get("step", step)
     if metrics and (scored != step or metrics.get("recipe_hash", recipe.hash) != recipe.hash):
         raise RunError(
-            f"{run / METRICS} is of step {scored}, and {checkpoint} is of step {step} now; type `boqsa evaluate {run}`."
+            f"{run / METRICS} is of step {scored}, and {checkpoint} is of step {step} now; type "
+            f"`boqsa evaluate {as_typed(run)}`."
         )
 
 
@@ -161,7 +162,7 @@ def push(folder: str | Path, hub_id: str, *, private: bool = False) -> str:
             raise ValueError("it exists and is public; make it private there, or choose another name")
         commit = api.upload_folder(folder_path=folder, repo_id=hub_id, commit_message=f"boqsa {boqsa.__version__}")
     except Exception as error:  # each version of the hub's client has its own errors
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise InputError(
             f"{hub_id} could not be uploaded ({reason}); log in with `hf auth login`, and try again."
         ) from None
@@ -366,7 +367,7 @@ def _metrics(run: Path) -> dict[str, Any]:
         for name in ("name", "split", "images", "fingerprint"):
             found["dataset"][name]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{run / METRICS} is damaged ({error}); type `boqsa evaluate {run}`.") from None
+        raise RunError(f"{run / METRICS} is damaged ({error}); type `boqsa evaluate {as_typed(run)}`.") from None
     return found
 
 
@@ -376,5 +377,5 @@ def _of_other_seed(run: Path, recipe: Recipe) -> dict[str, Any]:
         raise RunError(f"{run} is not the recipe {recipe.name} with another seed; leave it out of --seeds.")
     metrics = _metrics(run)
     if not metrics:
-        raise RunError(f"{run} was not evaluated; type `boqsa evaluate {run}` first.")
+        raise RunError(f"{run} was not evaluated; type `boqsa evaluate {as_typed(run)}` first.")
     return metrics

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from boqsa.errors import InputError
+from boqsa.errors import InputError, first_line
 from boqsa.models.radiance.pretrained import digest
 from boqsa.plain import read_json
 
@@ -101,7 +101,7 @@ class PretrainedViT(nn.Module):
         except InputError:
             raise
         except Exception as error:  # each version of transformers has its own errors for what a folder may hold
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise InputError(f"{folder} holds no network that transformers can read ({reason}).") from None
         # Pooling comes after what is read here, and many published files are without it.
         missing = [part for part in loaded["missing_keys"] if "pooler" not in part]

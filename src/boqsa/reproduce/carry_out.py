@@ -21,6 +21,7 @@ from boqsa.reproduce.plan import Look, runs_of
 from boqsa.reproduce.results import failed_rows, merged, rows_of
 from boqsa.reproduce.rows import read_rows, write_rows
 from boqsa.reproduce.write_up import write_up
+from boqsa.training.faults import scoring_told_in_words
 from boqsa.training.sweep import Engine, grow_plan, run_plan
 from boqsa.training.sweep.display import SweepDisplay
 
@@ -47,7 +48,7 @@ def carry_out(
     runs_folder: Path,
     out: Path,
     engine: Engine | None,
-    lookers: int = 1,
+    lookers: int | None = 1,
     retries: int = 1,
 ) -> Done:
     """Train, look, write; what is done already is not done again. What fails is named, and the rest is written.
@@ -59,7 +60,7 @@ def carry_out(
         runs_folder: Where the runs go; one folder for all items of a scale.
         out: Where tables and pictures go.
         engine: Where to train; None only where nothing is trained.
-        lookers: Processes that score at a time; 0 scores in this process.
+        lookers: Processes that score at a time; 0 scores in this process, None leaves it to the machine.
         retries: How often a run that broke is started again.
 
     Raises:
@@ -71,7 +72,6 @@ def carry_out(
     runs = runs_of(looks)
     failed: dict[str, str] = {}
     if runs and engine is not None:
-        _check_runs_folder(runs_folder)
         grow_plan(runs_folder, runs)
         with SweepDisplay(runs_folder, runs) as display:
             end = run_plan(runs_folder, runs, engine=engine, retries=retries, on_event=display.event)
@@ -82,7 +82,8 @@ def carry_out(
     written, left_out = [], []
     for experiment in experiments:
         try:
-            files, old = _write(experiment, whole[experiment.item], looks, found, failed, runs_folder, out)
+            with scoring_told_in_words(out):
+                files, old = _write(experiment, whole[experiment.item], looks, found, failed, runs_folder, out)
         except BoqsaError as error:  # one item's trouble is not that of the others
             failed[experiment.item] = str(error)
             continue
@@ -96,7 +97,7 @@ def _check_out(out: Path, experiments: Sequence[Experiment]) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / ".writable", "")
-        (out / ".writable").unlink()
+        (out / ".writable").unlink(missing_ok=True)  # another command may look at the same moment
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror}; choose another --out.") from None
     for experiment in experiments:
@@ -113,13 +114,8 @@ def _check_packages(looks: Sequence[Look]) -> None:
             raise InputError("scikit-learn is needed; type `pip install 'boqsa[reproduce]'`.") from None
 
 
-def _check_runs_folder(folder: Path) -> None:
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / "plan.json").is_file()):
-        raise InputError(f"{folder} holds something else than runs of `boqsa reproduce`; choose another --runs.")
-
-
 def _found(
-    runs_folder: Path, looks: Sequence[Look], failed: dict[str, str], *, workers: int
+    runs_folder: Path, looks: Sequence[Look], failed: dict[str, str], *, workers: int | None
 ) -> list[tuple[Look, Found]]:
     """What every look finds; one that cannot be taken is noted in `failed`."""
     found = []

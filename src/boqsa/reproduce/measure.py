@@ -1,16 +1,20 @@
 """Look at trained runs: the scores of each test, written into the run folder so that no look is taken twice.
 
-A look is valid as long as weights, data, settings and version are those that it was taken with. Looks are taken on
-the CPU with the number of threads of the run, so that they give the same bits again.
+A look is valid as long as weights, data, settings, version and kind of device are those that it was taken with. Looks
+are taken with the number of threads of the run, so that those on a CPU give the same bits again; and on a GPU where the
+run is of one and there is one.
 """
 
 import json
 import math
 import multiprocessing
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +27,7 @@ from boqsa.cores import cores
 from boqsa.data import PackedDataset
 from boqsa.data.builtin import scene_parameters
 from boqsa.data.scenes import SceneSettings
-from boqsa.errors import BoqsaError
+from boqsa.errors import BoqsaError, MachineError
 from boqsa.inference.load import load
 from boqsa.inference.run import CHECKPOINTS, MODEL, read_manifest, read_recipe
 from boqsa.models.radiance.pretrained import digest, lpips_from
@@ -38,7 +42,9 @@ from boqsa.reproduce.protocol import Masks
 from boqsa.reproduce.separation import Separation, first_step, separation
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import STABILITY_IMAGES, evaluate, headline
+from boqsa.training.faults import scoring_told_in_words
 from boqsa.training.results import whole_checkpoints
+from boqsa.training.sweep.local import share_out, visible_gpus
 from boqsa.training.sweep.worker import device_of
 
 FOLDER = "looks"
@@ -48,6 +54,8 @@ _FAILED = ("broken", "collapsed", "flat")
 _BINDING_IMAGES = 500
 _SEPARATION_IMAGES = 100
 
+
+_DIED = "a process that scores died, perhaps for want of memory; give the command again with --workers 1."
 
 _FORMAT = 1
 """Raise it when a look finds other numbers of the same weights and data: earlier ones must not be taken for new."""
@@ -77,6 +85,7 @@ def look_at(folder: Path, test: Test) -> Found:
     if test.last_alone or test.probe != "scores":
         names = {"last": names["last"]}
     dataset = test_split(test)
+    device = device_of(recipe)
     identity = {
         "format": _FORMAT,
         "torch": torch.__version__,
@@ -91,6 +100,7 @@ def look_at(folder: Path, test: Test) -> Found:
         "generated": test.generated,
         "probe": test.probe,
         **({"lpips": digest(*test.lpips)} if test.lpips else {}),
+        **({"device": device} if device != "cpu" else {}),
     }
     path = folder / FOLDER / f"{_file_name(test)}.json"
     before = _read(path)
@@ -102,7 +112,9 @@ def look_at(folder: Path, test: Test) -> Found:
         select_by=METRIC_OF_TASK[test.task],  # type: ignore[arg-type]
     )
     with _threads(recipe.train.threads):
-        values = {name: _values(folder, checkpoint, test, dataset, protocol) for name, checkpoint in names.items()}
+        values = {
+            name: _values(folder, checkpoint, test, dataset, protocol, device) for name, checkpoint in names.items()
+        }
     found = Found(
         images=len(dataset),
         variant=short_fingerprint(dataset),
@@ -173,10 +185,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _values(
-    folder: Path, checkpoint: str, test: Test, dataset: PackedDataset, protocol: EvaluateRecipe
+    folder: Path, checkpoint: str, test: Test, dataset: PackedDataset, protocol: EvaluateRecipe, device: str
 ) -> dict[str, float]:
     recipe = read_recipe(folder)
-    device = device_of(recipe)
     model = load(folder, checkpoint=checkpoint).to(device)
     if test.probe == "separation":
         return _separation(model, dataset, device)
@@ -254,7 +265,9 @@ def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def take_looks(runs_folder: Path, looks: Sequence[Look], *, workers: int) -> Iterator[tuple[Look, Found | BoqsaError]]:
+def take_looks(
+    runs_folder: Path, looks: Sequence[Look], *, workers: int | None
+) -> Iterator[tuple[Look, Found | BoqsaError]]:
     """Take looks at finished runs, several at a time in processes of their own; 0 workers takes them here.
 
     Looks of several items at one thing are taken once.
@@ -262,7 +275,8 @@ def take_looks(runs_folder: Path, looks: Sequence[Look], *, workers: int) -> Ite
     Args:
         runs_folder: Where the runs are.
         looks: At finished runs.
-        workers: Processes; the cores are divided where recipes name no number of threads.
+        workers: Processes; the cores are divided where recipes name no number of threads. None: one for each GPU where
+            looks are taken on GPUs, else as many as the cores have room for.
 
     Yields:
         Every look, those at one thing together, with what it found or why it could not be taken.
@@ -277,16 +291,31 @@ def take_looks(runs_folder: Path, looks: Sequence[Look], *, workers: int) -> Ite
         for group, one in zip(groups, found, strict=True):
             yield from ((look, one) for look in group)
         return
-    threads = max(1, cores() // workers)
+    gpus = visible_gpus() if any(device_of(look.run.recipe) == "cuda" for look in looks) else []
+    workers, threads = share_out(cores(), len(gpus), len(jobs), workers=workers)
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=end_with_the_parent) as pool:
+    places = spawn.SimpleQueue()
+    for worker in range(workers):
+        places.put(gpus[worker % len(gpus)] if gpus else None)
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin, initargs=(places,)) as pool:
         futures = [pool.submit(_tried, *job, threads) for job in jobs]
         try:
             for group, future in zip(groups, futures, strict=True):
-                one = future.result()
+                try:
+                    one = future.result()
+                except BrokenProcessPool:  # all that were waiting go with the one that died
+                    one = MachineError(_DIED)
                 yield from ((look, one) for look in group)
         finally:
             pool.shutdown(cancel_futures=True)  # after Ctrl-C, those in work alone are waited for
+
+
+def _begin(places: "SimpleQueue[str | None]") -> None:
+    """Begin a process that takes looks, with a GPU of its own where there are GPUs."""
+    end_with_the_parent()
+    gpu = places.get()
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # nothing has asked for a GPU yet
 
 
 def _tried(folder: Path, test: Test, threads: int) -> Found | BoqsaError:
@@ -294,6 +323,7 @@ def _tried(folder: Path, test: Test, threads: int) -> Found | BoqsaError:
     if threads:
         torch.set_num_threads(threads)
     try:
-        return look_at(folder, test)
+        with scoring_told_in_words(folder):
+            return look_at(folder, test)
     except BoqsaError as error:
         return error

@@ -10,7 +10,6 @@ multiplied by 3/4; transformer rows and rows quoted from the CLEVRTEX benchmark 
 is inferred.
 """
 
-import difflib
 import json
 from dataclasses import dataclass
 from decimal import Decimal
@@ -107,35 +106,6 @@ def paper_cells(table: int) -> tuple[PaperCell, ...]:
             f"{', '.join(str(number) for number in tables)}."
         )
     return tables[table]
-
-
-def all_paper_cells() -> tuple[PaperCell, ...]:
-    """The numbers of all tables, in their order."""
-    return tuple(cell for cells in _tables().values() for cell in cells)
-
-
-def find_cell(table: int, dataset: str, method: str, metric: str) -> PaperCell:
-    """One number of a table.
-
-    Args:
-        table: Its number in the paper.
-        dataset: As in `PaperCell.dataset`.
-        method: The row's label.
-        metric: The paper's name, or ours: `mse_per_image` finds `mse`.
-
-    Raises:
-        InputError: if the table has no such number, with what it has.
-    """
-    cells = paper_cells(table)
-    for given, attribute in ((dataset, "dataset"), (method, "method"), (metric, "metric")):
-        there = list(dict.fromkeys(getattr(cell, attribute) for cell in cells))
-        wanted = [name for name in there if given in (name, _our_metric(name) if attribute == "metric" else name)]
-        if not wanted:
-            close = difflib.get_close_matches(given, there, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(there)}."
-            raise InputError(f"Table {table} of the paper has no {attribute} {given!r}; {hint}")
-        cells = tuple(cell for cell in cells if getattr(cell, attribute) in wanted)
-    return cells[0]
 
 
 def paper_dataset(dataset: str, condition: str = "") -> str:

@@ -43,15 +43,6 @@ class Interval:
         return f"{self.low:+.{digits}f} to {self.high:+.{digits}f}"
 
 
-def mean_interval(spread: Spread) -> Interval | None:
-    """The t-interval of a mean: mean ± t(0.975, n - 1) std / sqrt(n).
-
-    Returns:
-        None for one run, and where all runs agree to the last digit.
-    """
-    return _of_mean(spread, abs(spread.mean))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Difference:
     """A sum of methods' mean scores with signs, such as A - B."""

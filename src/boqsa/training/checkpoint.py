@@ -78,18 +78,6 @@ def set_aside(run: Path, good: Path | None) -> None:
     recover_folder(run / CHECKPOINTS / "last", older=older_names(1 + max(places, default=0)))
 
 
-def load_trainer(folder: Path) -> dict[str, Any]:
-    """The state of training of a verified checkpoint, on the CPU; only plain data is ever unpickled.
-
-    Raises:
-        RunError: if the checkpoint is damaged, or holds weights alone.
-    """
-    state = read_training(folder)[1]
-    if state is None:
-        raise RunError(f"{folder} holds weights alone; start a new run from it with --train.init-from.")
-    return state
-
-
 def read_step(folder: Path) -> int:
     """Finished steps of a verified checkpoint. Its state of training is compared with its sha256, and not unpickled.
 

@@ -20,10 +20,17 @@ from boqsa.recipes import Recipe, get_recipe
 from boqsa.training.data import open_split, open_validation
 from boqsa.training.loop import check, train
 from boqsa.training.results import evaluate_run, next_steps
+from boqsa.training.resume import changes_between, state_of
 
 RUN = "run"
 Rendering = Callable[[], AbstractContextManager[Callable[[int, int], None] | None]]
 _WARMUP_TIMED, _TIMED = 10, 40
+_SHOWN = {
+    "metrics.json": "metrics.json",
+    "report.html": "report.html",
+    "segmentation.png": "pictures/segmentation.png",
+}
+"""What the folder of a demo has of its run: name there -> below the run."""
 
 
 def run_demo(
@@ -60,7 +67,9 @@ def run_demo(
     recipe = replace(get_recipe("demo"), seed=seed)
     if minutes is not None and (out / RUN / RECIPE).is_file():
         recipe = replace(read_recipe(out / RUN), seed=seed)  # timing again would give another step count
-    check(recipe, out / RUN)  # before scenes are rendered: what is refused makes no file
+    is_trained = _waits_for_scores(recipe, out)
+    if not is_trained:
+        check(recipe, out / RUN)  # before scenes are rendered: what is refused makes no file
     began = time.monotonic()
     with rendering() as progress:
         train_data = open_split(recipe.data, recipe.data.train_split, progress=progress)
@@ -68,15 +77,13 @@ def run_demo(
     if minutes is not None and not (out / RUN / RECIPE).is_file():
         recipe = scaled_to(recipe, steps_in(minutes, recipe, train_data))
     out.mkdir(parents=True, exist_ok=True)
-    if not train(recipe, out / RUN, train_data=train_data, validation_data=open_validation(recipe.data)):
+    if not is_trained and not train(
+        recipe, out / RUN, train_data=train_data, validation_data=open_validation(recipe.data)
+    ):
         return None
     trained = time.monotonic()
     metrics = evaluate_run(out / RUN, command=command)
-    for source, target in (
-        ("metrics.json", "metrics.json"),
-        ("report.html", "report.html"),
-        ("pictures/segmentation.png", "segmentation.png"),
-    ):
+    for target, source in _SHOWN.items():
         with atomic_file(out / target) as partial:
             shutil.copyfile(out / RUN / source, partial)
     seconds = {
@@ -85,6 +92,15 @@ def run_demo(
         "evaluation": round(time.monotonic() - trained, 1),
     }
     return {**metrics, "seconds": seconds, "next_steps": next_steps(out / RUN, recipe)}
+
+
+def _waits_for_scores(recipe: Recipe, out: Path) -> bool:
+    """Whether the folder holds this very demo, trained to its end, without all of what it shows."""
+    run = out / RUN
+    if not (run / RECIPE).is_file() or all((out / name).is_file() for name in _SHOWN):
+        return False
+    done = state_of(run)
+    return done is not None and done[0] >= done[1] and not changes_between(read_recipe(run), recipe)
 
 
 def scaled_to(recipe: Recipe, steps: int) -> Recipe:

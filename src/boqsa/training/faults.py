@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from boqsa.atomic import DISK_IS_FULL
-from boqsa.errors import FullDiskError, MachineError
+from boqsa.errors import FullDiskError, MachineError, as_typed
 from boqsa.inference.run import CHECKPOINTS, RECIPE
 from boqsa.recipes import Recipe
 from boqsa.training.processes import rank_and_count
@@ -57,6 +57,36 @@ def told_in_words(recipe: Recipe, run: Path, work: Work = "other") -> Iterator[N
         raise kind(f"{what}; {kept(run)}. {_sentence(f'{remedy}, then {_again(run)}')}") from None
 
 
+@contextmanager
+def scoring_told_in_words(where: Path) -> Iterator[None]:
+    """The same for what looks at finished runs, of which nothing goes on from a checkpoint.
+
+    Args:
+        where: What is used inside, for errors that name no file.
+
+    Raises:
+        MachineError: that line; a `FullDiskError` where space is what lacks.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if not is_short_of_memory(error):
+            raise
+        raise MachineError(
+            "the memory does not suffice; end other programs of this machine, or give the command again with fewer "
+            "--workers."
+        ) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        place = error.filename or where
+        if error.errno in DISK_IS_FULL:
+            raise FullDiskError(f"no space is left to write {place}; free some, then give the command again.") from None
+        raise MachineError(
+            f"cannot use {place}: {error.strerror or error}; mend that, then give the command again."
+        ) from None
+
+
 def is_short_of_memory(error: Exception) -> bool:
     """Whether an error of Python, of torch or of CUDA says that memory does not suffice."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
@@ -80,7 +110,8 @@ def advice_after_divergence(recipe: Recipe, run: Path) -> str:
     settings = recipe.train
     precision = " --train.precision fp32" if settings.precision == "bf16" else ""
     again = (
-        f"boqsa train --resume {run} --allow-changes --train.learning-rate {settings.learning_rate / 2:g}{precision}"
+        f"boqsa train --resume {as_typed(run)} --allow-changes "
+        f"--train.learning-rate {settings.learning_rate / 2:g}{precision}"
     )
     newest, before = (run / CHECKPOINTS / name for name in ("last", "last-1"))
     older = f" If that stops again at once, delete {newest} first: then {before} is used." if before.exists() else ""
@@ -139,7 +170,7 @@ def _again(run: Path, changes: str = "") -> str:
     """What to type to go on, or to start."""
     if not (run / RECIPE).exists():
         return f"give the command again{f' with {changes}' if changes else ''}"
-    return f"go on with `boqsa train --resume {run}{f' --allow-changes {changes}' if changes else ''}`"
+    return f"go on with `boqsa train --resume {as_typed(run)}{f' --allow-changes {changes}' if changes else ''}`"
 
 
 def _sentence(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from boqsa.data import PackedDataset
-from boqsa.errors import RecipeError
+from boqsa.errors import RecipeError, as_typed
 from boqsa.inference.features import FEATURES, seen_size
 from boqsa.models import FeaturesModel
 from boqsa.recipes import FeaturesRecipe, Recipe
@@ -57,8 +57,8 @@ def _require_features(data: PackedDataset, model: FeaturesRecipe, image_size: in
     known = data.manifest.options
     if FEATURES not in data.manifest.extras:
         raise RecipeError(
-            f"{data.path} holds no features; compute them by `boqsa data features {data.path} ENCODER OUT`, then pass "
-            "--data.root OUT."
+            f"{data.path} holds no features; compute them by `boqsa data features {as_typed(data.path)} ENCODER OUT`, "
+            "then pass --data.root OUT."
         )
     height, width = seen_size(data.manifest)
     if (height, width) != (image_size, image_size):

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from boqsa.atomic import write_text
+from boqsa.errors import first_line
 from boqsa.plain import without_nan
 from boqsa.recipes import Recipe
 from boqsa.training.sinks import Sink, open_sink, require_sinks
@@ -69,7 +70,7 @@ class Log:
     def leave_out_pictures(self, error: Exception) -> None:
         """Want no more pictures, as drawing one failed, and tell the user so."""
         self._draws = False
-        self._say(f"drawing a picture failed ({_reason(error)}); the run goes on without pictures")
+        self._say(f"drawing a picture failed ({first_line(error)}); the run goes on without pictures")
 
     def close(self) -> None:
         """End the sinks."""
@@ -98,7 +99,7 @@ class Log:
                 self._leave_out(name, error)
 
     def _leave_out(self, name: str, error: Exception) -> None:
-        self._say(f"{name} failed ({_reason(error)}); the run goes on without it, {self.path} has every number")
+        self._say(f"{name} failed ({first_line(error)}); the run goes on without it, {self.path} has every number")
 
 
 class NoLog(Log):
@@ -109,10 +110,6 @@ class NoLog(Log):
 
     def flush(self) -> None:
         """Nothing."""
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def read_log(run: Path, *, last_bytes: int | None = None) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from boqsa.atomic import write_text
 from boqsa.data import PackedDataset
-from boqsa.errors import RunError
+from boqsa.errors import RunError, as_typed
 from boqsa.inference.load import model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE
 from boqsa.models.published import Model
@@ -229,7 +229,7 @@ class _Training:
                     self.save("last", done, trainer=self.state(done, data), keep=settings.keep_last)
             if stopping:
                 self.log.append("stopped", done, signal=stop[0].name if stop else "of another process")
-                progress.say(f"stopped at step {done}; go on with `boqsa train --resume {self.run}`")
+                progress.say(f"stopped at step {done}; go on with `boqsa train --resume {as_typed(self.run)}`")
                 # A launcher kills a job whose first process has left: all leave once the checkpoint is written.
                 self.step.any_process(False)
                 return False
@@ -273,7 +273,7 @@ class _Training:
         self.save("last", done, trainer=self.state(done, data), keep=self.recipe.train.keep_last)
         raise RunError(
             f"{run}, or the recipe in it, was deleted while it was trained. It was made anew, with its recipe and the "
-            f"state of step {done}; what else was deleted is lost. Go on with `boqsa train --resume {run}`."
+            f"state of step {done}; what else was deleted is lost. Go on with `boqsa train --resume {as_typed(run)}`."
         )
 
     def log_step(self, done: int) -> None:

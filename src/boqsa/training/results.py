@@ -16,7 +16,7 @@ import torch
 
 from boqsa.atomic import write_text
 from boqsa.data import PackedDataset
-from boqsa.errors import InputError, RunError
+from boqsa.errors import InputError, RunError, as_typed
 from boqsa.inference.load import load, require_device
 from boqsa.inference.run import (
     CHECKPOINTS,
@@ -174,7 +174,7 @@ def whole_checkpoints(run: Path) -> tuple[dict[str, str], dict[str, str]]:
     Raises:
         RunError: if there is none for `last`.
     """
-    none_yet = f"{run} has no checkpoint yet; go on with `boqsa train --resume {run}`."
+    none_yet = f"{run} has no checkpoint yet; go on with `boqsa train --resume {as_typed(run)}`."
     if not checkpoint_names(run, older=True):
         raise RunError(none_yet)
     whole: dict[str, str] = {}
@@ -244,9 +244,9 @@ def suffix_of(run: Path, recipe: Recipe, data: DataRecipe, dataset: PackedDatase
 def next_steps(run: Path, recipe: Recipe) -> list[str]:
     """Commands worth typing after a run."""
     return [
-        f"boqsa segment {run} PICTURE --out found",
+        f"boqsa segment {as_typed(run)} PICTURE --out found",
         f"boqsa train {recipe.name} --out other-run --model.gradient unrolled --model.queries shared_gaussian",
-        f"boqsa evaluate {run} --iterations 1",
+        f"boqsa evaluate {as_typed(run)} --iterations 1",
     ]
 
 

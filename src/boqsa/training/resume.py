@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from boqsa.data import PackedDataset
-from boqsa.errors import RunError
+from boqsa.errors import RunError, as_typed
 from boqsa.inference.run import (
     CHECKPOINTS,
     MANIFEST,
@@ -106,9 +106,10 @@ def saved_training(recipe: Recipe, run: Path, *, allow_changes: bool = False) ->
             "put the recipe back, or choose another --out."
         )
     if trainer["step"] >= recipe.train.steps:
+        typed = as_typed(run)
         raise RunError(
-            f"{run} is finished ({trainer['step']} steps); `boqsa evaluate {run}` scores it, another --out starts "
-            f"anew, `boqsa train --resume {run} --allow-changes --train.steps N` goes on to N steps."
+            f"{run} is finished ({trainer['step']} steps); `boqsa evaluate {typed}` scores it, another --out starts "
+            f"anew, `boqsa train --resume {typed} --allow-changes --train.steps N` goes on to N steps."
         )
     return Saved(
         folder=folder,
@@ -201,7 +202,8 @@ def _from_weights(run: Path) -> str:
             continue
         if type(step) is int:
             return (
-                f"Start a new run from the weights of step {step}, with --train.init-from {folder} and another --out."
+                f"Start a new run from the weights of step {step}, with --train.init-from {as_typed(folder)} and "
+                "another --out."
             )
     return "Train again, into another --out."
 
@@ -232,15 +234,16 @@ def _require_same_recipe(there: Recipe, recipe: Recipe, run: Path, *, allow_chan
     if not changes:
         return
     fixed = [change for change in changes if change.split(":")[0] not in CHANGEABLE]
+    typed = as_typed(run)
     if not allow_changes:
         raise RunError(
             f"{run} holds a run of another recipe ({'; '.join(changes)}); choose another --out, continue that run with "
-            f"`boqsa train --resume {run}`, or change it on purpose with --resume {run} --allow-changes."
+            f"`boqsa train --resume {typed}`, or change it on purpose with --resume {typed} --allow-changes."
         )
     if fixed:
         raise RunError(
             f"this cannot be changed in the middle of a run: {'; '.join(fixed)}. "
-            f"Start a new run from its weights, with --train.init-from {run} and another --out."
+            f"Start a new run from its weights, with --train.init-from {typed} and another --out."
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from boqsa.atomic import write_text
 from boqsa.data import CATALOG, Manifest, PackedDataset
-from boqsa.errors import BoqsaError, InputError
+from boqsa.errors import BoqsaError, InputError, as_typed
 from boqsa.inference.run import read_recipe
 from boqsa.plain import without_nan
 from boqsa.recipes import DataRecipe, EvaluateRecipe, Recipe
@@ -115,8 +115,8 @@ def _root(name: str, root: str | Path | None, *, alone: bool) -> str | None:
         return str(root)
     known = "" if name in CATALOG else f"; it is no data set of `boqsa data list` either: {', '.join(CATALOG)}"
     raise InputError(
-        f"there is no folder {folder}{known}. Make it with `boqsa data prepare {name} SOURCE {folder}`, or give "
-        "one name and its packed folder."
+        f"there is no folder {folder}{known}. Make it with `boqsa data prepare {name} SOURCE {as_typed(folder)}`, or "
+        "give one name and its packed folder."
     )
 
 

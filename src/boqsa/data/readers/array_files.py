@@ -22,7 +22,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from boqsa.data.readers.source import some_of
-from boqsa.errors import InputError
+from boqsa.errors import InputError, first_line
 
 INSTALL_HDF5 = "pip install 'boqsa[hdf5]'"
 _NPY, _ZIP, _HDF5 = b"\x93NUMPY", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
@@ -110,7 +110,7 @@ def _reading(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except _BROKEN as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        reason = first_line(error).rstrip(".")
         raise InputError(f"cannot read {path}: {reason}; it is truncated or damaged, make or copy it again.") from None
 
 

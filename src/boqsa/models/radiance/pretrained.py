@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from boqsa.errors import InputError
+from boqsa.errors import InputError, first_line
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
@@ -130,7 +130,7 @@ def read_weights(*paths: str | Path) -> dict[str, Tensor]:
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}; give a file of weights.") from None
         except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
-            raise InputError(f"{path} is no file of weights ({str(error).splitlines()[0]}); give another.") from None
+            raise InputError(f"{path} is no file of weights ({first_line(error)}); give another.") from None
         except Exception as error:  # pickle's own errors, which name no common class
             raise InputError(
                 f"{path} holds more than weights ({type(error).__name__}); give a state dictionary."

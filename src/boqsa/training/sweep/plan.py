@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from boqsa.atomic import one_process, write_text
-from boqsa.errors import InputError, RecipeError, RunError
+from boqsa.errors import InputError, RecipeError, RunError, as_typed
 from boqsa.inference.load import build_model
 from boqsa.plain import read_json
 from boqsa.recipes import Recipe
@@ -154,24 +154,25 @@ def check_place(sweep: Path, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """
     require_distinct(runs)
     if sweep.exists() and not sweep.is_dir():
-        raise RunError(f"{sweep} is a file; choose another --out.")
+        raise RunError(f"{sweep} is a file; choose another folder.")
     there = (
         {entry.name for entry in sweep.iterdir() if not entry.name.startswith(".partial-")} if sweep.is_dir() else set()
     )
     if PLAN not in there and there - {KEPT}:  # one look: another process may be writing the plan
-        raise RunError(f"{sweep} is not empty and holds no {PLAN}; choose another --out.")
+        raise RunError(f"{sweep} is not empty and holds no {PLAN}; choose another folder.")
     before = read_plan(sweep) if PLAN in there else []
     wanted = {run.name: run for run in runs}
     for run in before:
         if run.name not in wanted:
             raise RunError(
                 f"{sweep} holds another sweep: its run {run.name} is not in this one. Go on with it by "
-                f"`boqsa sweep --resume {sweep}`, or choose another --out; a sweep may grow, but not lose runs."
+                f"`boqsa sweep --resume {as_typed(sweep)}`, or choose another --out; a sweep may grow, but not lose "
+                "runs."
             )
         if wanted[run.name].recipe.hash != run.recipe.hash:
             raise RunError(
                 f"{sweep} holds the run {run.name} with another recipe "
-                f"({'; '.join(differences(run.recipe, wanted[run.name].recipe))}); choose another --out."
+                f"({'; '.join(differences(run.recipe, wanted[run.name].recipe))}); choose another folder."
             )
     known = {run.name for run in before}
     return [run for run in runs if run.name not in known]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from boqsa.errors import BoqsaError
+from boqsa.errors import BoqsaError, as_typed
 from boqsa.recipes import Recipe
 from boqsa.training.log import read_log
 from boqsa.training.results import HEADLINE
@@ -142,7 +142,8 @@ def _test_scores(folder: Path, recipe: Recipe) -> tuple[Scores, str | None]:
     path = folder / METRICS
     metrics = read_metrics(folder, recipe)
     if metrics is None:
-        damaged = f"{path} is damaged, or of another state of the run; `boqsa evaluate {folder}` writes it again."
+        again = f"boqsa evaluate {as_typed(folder)}"
+        damaged = f"{path} is damaged, or of another state of the run; `{again}` writes it again."
         return {}, damaged if path.exists() else None
     loss = metrics["scores"]["last"].get("loss")
     return _numbers({"loss": loss, **{name: metrics[name] for name in HEADLINE if name in metrics}}), None

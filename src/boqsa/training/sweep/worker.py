@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from boqsa.atomic import DISK_IS_FULL
-from boqsa.errors import BoqsaError, BusyError, FullDiskError, InputError
+from boqsa.errors import BoqsaError, BusyError, FullDiskError, InputError, as_typed
 from boqsa.inference.run import RECIPE, read_recipe
 from boqsa.recipes import Recipe
 from boqsa.training.data import open_split, open_validation
@@ -42,7 +42,7 @@ def work_on(sweep: Path, run: PlannedRun, *, threads: int = 0, evaluate: bool = 
             if not state.finished and not _train(_on_this_machine(run.recipe, folder, threads), folder):
                 return Ended(Outcome.STOPPED)
             if not is_done(state_of_planned(sweep, run), evaluate=evaluate):
-                evaluate_run(folder, device=device_of(run.recipe), command=f"boqsa evaluate {folder}")
+                evaluate_run(folder, device=device_of(run.recipe), command=f"boqsa evaluate {as_typed(folder)}")
             return Ended(Outcome.DONE)
     except BusyError:
         return Ended(Outcome.BUSY)
