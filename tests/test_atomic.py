@@ -228,6 +228,17 @@ def test_a_lock_on_a_full_disk_is_no_wrong_name(tmp_path: Path, monkeypatch: pyt
         pytest.fail("the body must not run")
 
 
+def test_a_lock_whose_folder_goes_while_it_is_waited_for_was_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr("boqsa.atomic.FileLock.acquire", gone)
+    with pytest.raises(BusyError, match=r"^busy$"), one_process(tmp_path / "lock", wait=False, busy="busy"):
+        pass
+
+
 def test_recovery_where_nothing_is(tmp_path: Path) -> None:
     recover_folder(tmp_path / "none" / "folder")
     recover_folder("/dev/null/folder")

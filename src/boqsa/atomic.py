@@ -164,6 +164,8 @@ def one_process(lock: Path, *, wait: bool, busy: str = "") -> Iterator[None]:
     except OSError as error:
         if error.errno in DISK_IS_FULL:
             raise
+        if error.errno == errno.ENOENT and not wait:  # whoever held it has taken its folder away just now
+            raise BusyError(busy) from None
         raise InputError(f"cannot write {lock}: {error.strerror}; choose a folder that is writable.") from None
     try:
         yield
