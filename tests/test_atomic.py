@@ -206,6 +206,11 @@ def test_asking_whether_a_lock_is_held_makes_no_file(tmp_path: Path) -> None:
         pass
 
 
+def test_a_pipe_for_a_lock_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    assert not is_held(tmp_path / "lock")
+
+
 def test_who_asks_whether_a_lock_is_held_is_not_in_the_way(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     lock.touch()

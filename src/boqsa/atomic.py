@@ -158,7 +158,7 @@ def is_held(lock: Path) -> bool:
     It asks by a shared lock, which those who ask at the same time can all have.
     """
     try:
-        descriptor = os.open(lock, os.O_RDONLY)
+        descriptor = os.open(lock, os.O_RDONLY | os.O_NONBLOCK)  # a pipe, in a stranger's run, would wait for ever
     except OSError:
         return False  # there is none, or nobody here may lock it, so nobody here does
     try:

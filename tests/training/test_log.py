@@ -1,6 +1,7 @@
 """The log survives kills, half lines and NaN."""
 
 import json
+import os
 from pathlib import Path
 
 from boqsa.training.log import Log, read_log
@@ -68,6 +69,12 @@ def test_lines_that_are_no_rows_are_passed_over(tmp_path: Path) -> None:
             file.write(line + "\n")
     log.append("step", 10)
     assert [row["step"] for row in read_log(tmp_path)] == [5, 10]
+
+
+def test_a_pipe_for_a_log_is_passed_over(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log.jsonl")  # opening it would wait for ever
+    assert read_log(tmp_path) == []
+    assert read_log(tmp_path, last_bytes=65_536) == []
 
 
 def test_the_end_of_a_log_is_read_whole_rows_only(tmp_path: Path) -> None:

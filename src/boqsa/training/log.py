@@ -118,19 +118,18 @@ def _reason(error: Exception) -> str:
 def read_log(run: Path, *, last_bytes: int | None = None) -> list[dict[str, Any]]:
     """The whole rows of a run's log, in order; an unfinished last line, left by a kill, is passed over.
 
-    So is every line that is no row: a log may come from a stranger.
+    So is every line that is no row, and a log that is no file: it may come from a stranger, and a pipe would never end.
 
     Args:
         run: Run folder; without a log it has no rows.
         last_bytes: Read so many bytes from the end, instead of all.
     """
-    try:
-        with open(run / FILE, "rb") as file:
-            if last_bytes is not None:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - last_bytes))
-            text = file.read().decode(errors="replace")
-    except FileNotFoundError:
+    if not (run / FILE).is_file():
         return []
+    with open(run / FILE, "rb") as file:
+        if last_bytes is not None:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - last_bytes))
+        text = file.read().decode(errors="replace")
     rows = []
     for line in text.splitlines():
         try:
