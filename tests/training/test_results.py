@@ -113,6 +113,11 @@ def test_rows_without_their_numbers_do_not_end_an_evaluation(run: Path) -> None:
     assert training == {"steps": 3, "seconds": None, "images_per_second": 5.0, "started_on": None}
 
 
+def test_a_command_with_a_path_that_is_no_utf_8_gets_its_report(run: Path) -> None:
+    evaluate_run(run, command="boqsa evaluate run --root data\udcff")
+    assert "--root data\\udcff" in (run / "report.html").read_text(encoding="utf-8")
+
+
 def test_every_checkpoint_is_scored_and_last_is_the_headline(run: Path, packed: Path) -> None:
     metrics = evaluate_run(run)
     written = json.loads((run / "metrics.json").read_text())
