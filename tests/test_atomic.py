@@ -63,6 +63,11 @@ def test_a_failing_body_leaves_the_old_file(tmp_path: Path, error: type[BaseExce
     assert content_of(tmp_path) == {"file": "old"}
 
 
+def test_a_byte_that_is_no_utf_8_does_not_end_a_text(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "boqsa evaluate run\udcff é\n")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "boqsa evaluate run\\udcff é\n"
+
+
 def test_files_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for path, message in [
@@ -204,6 +209,11 @@ def test_asking_whether_a_lock_is_held_makes_no_file(tmp_path: Path) -> None:
     assert not is_held(lock)
     with one_process(lock, wait=False):  # asking has left it free
         pass
+
+
+def test_a_pipe_for_a_lock_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    assert not is_held(tmp_path / "lock")
 
 
 def test_who_asks_whether_a_lock_is_held_is_not_in_the_way(tmp_path: Path) -> None:

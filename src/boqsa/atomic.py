@@ -179,7 +179,7 @@ def is_held(lock: Path) -> bool:
     It asks by a shared lock, which those who ask at the same time can all have.
     """
     try:
-        descriptor = os.open(lock, os.O_RDONLY)
+        descriptor = os.open(lock, os.O_RDONLY | os.O_NONBLOCK)  # a pipe, in a stranger's run, would wait for ever
     except OSError:
         return False  # there is none, or nobody here may lock it, so nobody here does
     try:
@@ -194,9 +194,12 @@ def is_held(lock: Path) -> bool:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file so that it is either the old one or the new one, never half of it."""
+    r"""Write a text file, in UTF-8, so that it is either the old one or the new one, never half of it.
+
+    A byte of a file's name that is no UTF-8 stands there as `\udcff`: it must not end what has taken hours.
+    """
     with atomic_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def flush_to_disk(path: Path) -> None:

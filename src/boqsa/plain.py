@@ -22,6 +22,15 @@ def without_nan(values: Any) -> Any:
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
+def printable(text: str) -> str:
+    r"""The same text with an escape, as `\x1b`, for each character that cannot be printed: terminals obey those."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
 def read_json(path: str | Path) -> Any:
     """The content of a JSON file.
 

@@ -21,6 +21,7 @@ from PIL import Image
 from boqsa.app.serve import MOST_UPLOADED, bundled_model, serving
 from boqsa.commands import main
 from boqsa.errors import MachineError, RunError
+from boqsa.inference.share import TRAINING_RECIPE
 
 pytestmark = pytest.mark.system
 EVERY_SLOT = [0, 1, 2, 3, 4]
@@ -167,6 +168,14 @@ def test_uploads_go_when_the_page_is_killed(tmp_path):
     said, _ = page.communicate(timeout=60)
     assert (page.returncode, said) == (0, "stopped.\n")
     assert not list(tmp_path.glob("boqsa-app-*"))
+
+
+def test_a_pipe_for_a_recipe_does_not_keep_the_page_back(tmp_path):
+    run = shutil.copytree(bundled_model(), tmp_path / "from-a-stranger")
+    (run / TRAINING_RECIPE).unlink()
+    os.mkfifo(run / TRAINING_RECIPE)  # opening it would wait for ever
+    with serving(run) as served:
+        assert served
 
 
 def test_a_port_that_is_taken_is_said(address):

@@ -50,6 +50,15 @@ def test_without_masks(tmp_path: Path) -> None:
     assert "train: 3 images of 980000 published, no masks" in report.lines()
 
 
+def test_no_line_steers_a_terminal(tmp_path: Path) -> None:
+    packed = pack(tmp_path, source="\x1b]0;pwned\x07")
+    (packed / "a\x1b[2Jb").touch()
+    lines = check(packed).lines()
+    assert all(line.isprintable() for line in lines)
+    assert r"from \x1b]0;pwned\x07" in lines[0]
+    assert any(r"a\x1b[2Jb" in line for line in lines)
+
+
 def test_a_changed_byte_is_found(tmp_path: Path) -> None:
     packed = pack(tmp_path)
     content = bytearray((packed / "train.image.000.npy").read_bytes())

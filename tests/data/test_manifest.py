@@ -63,6 +63,15 @@ def test_fingerprint_is_of_the_content_alone() -> None:
         {"sha256": {"train.image.000.npy": 1}},
         {"sha256": {"../../secret": "00"}},
         {"surprise": 1},
+        {"name": ["x"]},
+        {"source": None},
+        {"licence": 1},
+        {"split_rule": {}},
+        {"foreground": 1.5},
+        {"options": []},
+        {"notices": [1]},
+        {"skipped": [["a.png"]]},
+        {"sha256": {"train.image.000.npy": "ab", "test.mask.000.npy": "cd"}},
     ],
 )
 def test_damaged_fields(change: dict[str, Any], folder: Path) -> None:
@@ -70,6 +79,19 @@ def test_damaged_fields(change: dict[str, Any], folder: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | change))
     with pytest.raises(InputError, match="is not a manifest of a packed data set"):
         Manifest.load(folder)
+
+
+def test_text_that_steers_a_terminal_is_shown_as_an_escape(folder: Path) -> None:
+    steering = "\x1b]0;pwned\x07"
+    texts = dict.fromkeys(("name", "source", "licence", "foreground", "split_rule", "leak"), steering)
+    values = json.loads((folder / "manifest.json").read_text("utf-8")) | texts
+    values |= {"notices": [steering], "skipped": ["\udcff.png"]}  # this is how a name that is no UTF-8 is packed
+    (folder / "manifest.json").write_text(json.dumps(values))
+    manifest = Manifest.load(folder)
+    shown = r"\x1b]0;pwned\x07"
+    assert {getattr(manifest, key) for key in texts} == {shown}
+    assert (manifest.notices, manifest.skipped) == ((shown,), (r"\udcff.png",))
+    assert manifest.fingerprint == MANIFEST.fingerprint
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\0", b'"text"', b"\xff\xfe", b"[" * 200_000])

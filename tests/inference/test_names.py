@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -45,6 +46,22 @@ def test_names_come_back_and_later_ones_are_added(run):
 def test_two_slots_exchange_their_names(run):
     name_slots(run, {0: "floor", 1: "wall"})
     assert name_slots(run, {0: "wall", 1: "floor"}) == {0: "wall", 1: "floor"}
+
+
+def test_of_two_that_name_slots_at_once_no_name_is_lost(run, monkeypatch):
+    other = threading.Thread(target=name_slots, args=(run, {1: "wall"}))
+
+    def read_while_another_names(folder, num_slots):
+        found = read_names(folder, num_slots)
+        if other.ident is None:
+            other.start()
+            other.join(1)  # without a lock it is done by then
+        return found
+
+    monkeypatch.setattr("boqsa.inference.names.read_names", read_while_another_names)
+    name_slots(run, {0: "floor"})
+    other.join()
+    assert read_names(run, 4) == {0: "floor", 1: "wall"}
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,10 @@ from boqsa.atomic import write_text
 from boqsa.commands import main
 from boqsa.errors import InputError, RunError
 from boqsa.inference import share as module
+from boqsa.inference.load import build_model, model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE, read_recipe, write_checkpoint
-from boqsa.inference.share import protocol_hash, push, share
+from boqsa.inference.share import TRAINING_RECIPE, protocol_hash, push, share
+from boqsa.recipes import FeaturesRecipe, Recipe
 
 
 def evaluated(run: Path, *, ari_fg: float = 0.75, seed: int | None = None) -> Path:
@@ -60,6 +62,68 @@ def test_the_folder_is_a_model_with_its_digests(run: Path, model: torch.nn.Modul
     loaded = boqsa.load(folder)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
     assert share(run, folder) == folder  # made again in its place
+
+
+@pytest.fixture
+def features_run(run: Path, tmp_path: Path) -> Path:
+    """A run of a features model that names folders of its owner wherever a recipe can."""
+    model = FeaturesRecipe(
+        patch_size=4,
+        feature_size=16,
+        num_slots=3,
+        slot_size=8,
+        mlp_size=12,
+        decoder_size=20,
+        decoder_layers=1,
+        encoder="/home/me/secret/encoder",
+        encoder_sha256="ab" * 32,
+    )
+    recipe = replace(read_recipe(run), model=model)
+    train = replace(recipe.train, init_from="/home/me/secret/run")
+    train = replace(train, radiance=replace(train.radiance, perceptual_file="/home/me/secret/vgg16.pth"))
+    return write_features_run(tmp_path / "features", replace(recipe, train=train))
+
+
+def write_features_run(folder: Path, recipe: Recipe) -> Path:
+    checkpoint = folder / CHECKPOINTS / "last"
+    write_checkpoint(checkpoint, build_model(recipe), config=model_config(recipe), step=1, recipe_hash=recipe.hash)
+    write_text(folder / RECIPE, recipe.to_json())
+    return folder
+
+
+def test_no_folder_of_its_owner_is_told(features_run: Path, tmp_path: Path) -> None:
+    metrics = json.loads((evaluated(features_run) / "metrics.json").read_text())
+    metrics["damaged"] = {"best_loss": "/home/me/secret/run/checkpoints/best_loss is damaged: its sha256 is another"}
+    write_text(features_run / "metrics.json", json.dumps(metrics))
+    folder = share(features_run, tmp_path / "shared")
+    assert all(b"secret" not in path.read_bytes() for path in folder.iterdir())
+    told, recipe = Recipe.from_json((folder / TRAINING_RECIPE).read_text()), read_recipe(features_run)
+    assert told.model.encoder_sha256 == recipe.model.encoder_sha256
+    loaded, before = boqsa.load(folder), boqsa.load(features_run)
+    assert loaded.encoder_name is None
+    assert all(torch.equal(value, before.state_dict()[name]) for name, value in loaded.state_dict().items())
+
+
+def test_the_card_tells_of_earlier_weights_that_its_hash_counts(features_run: Path, tmp_path: Path) -> None:
+    folder = share(features_run, tmp_path / "shared")
+    recipe = read_recipe(features_run)
+    assert json.loads((folder / "manifest.json").read_text())["recipe"] == recipe.hash
+    assert Recipe.from_json((folder / TRAINING_RECIPE).read_text()).hash != recipe.hash
+    said = (folder / "README.md").read_text()
+    assert f"hash `{recipe.hash}`" in said
+    assert "It began with the weights of an earlier run" in said
+    fresh = replace(recipe, train=replace(recipe.train, init_from=None))
+    shared = share(write_features_run(tmp_path / "fresh", fresh), tmp_path / "other")
+    assert Recipe.from_json((shared / TRAINING_RECIPE).read_text()).hash == fresh.hash
+    assert "earlier run" not in (shared / "README.md").read_text()
+
+
+@pytest.mark.parametrize("encoder", ["facebook/dino-vitb16", "facebook/dino-vitb16@main"])
+def test_an_encoder_of_the_hub_is_told(features_run: Path, tmp_path: Path, encoder: str) -> None:
+    recipe = read_recipe(features_run)
+    of_hub = replace(recipe, model=replace(recipe.model, encoder=encoder))  # type: ignore[arg-type]
+    folder = share(write_features_run(tmp_path / "of-hub", of_hub), tmp_path / "shared")
+    assert boqsa.load(folder).encoder_name == encoder
 
 
 def test_the_card_has_data_scores_and_limits(run: Path, tmp_path: Path) -> None:

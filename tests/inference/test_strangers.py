@@ -14,9 +14,21 @@ from safetensors.torch import save_file
 import boqsa
 from boqsa.errors import RecipeError, RunError
 from boqsa.inference.load import build_model
-from boqsa.inference.run import CHECKPOINTS, MANIFEST, MODEL, RECIPE, read_manifest, read_recipe, refuse_links, sha256
+from boqsa.inference.run import (
+    CHECKPOINTS,
+    MANIFEST,
+    MODEL,
+    RECIPE,
+    older_names,
+    read_manifest,
+    read_recipe,
+    refuse_links,
+    resumable_folders,
+    sha256,
+)
 from boqsa.plain import MOST_JSON_BYTES, parse_json, read_small_text
 from boqsa.recipes import Recipe
+from boqsa.recipes.limits import MOST_KEPT
 
 
 def last(run: Path) -> Path:
@@ -82,6 +94,15 @@ def test_the_run_folder_itself_may_be_a_link(tmp_path, run):
     (tmp_path / "here").symlink_to(run, target_is_directory=True)
     refuse_links(tmp_path / "here")
     assert boqsa.load(tmp_path / "here") is not None
+
+
+@pytest.mark.parametrize("place", [MOST_KEPT, 999_999_999])
+def test_a_checkpoint_of_an_absurd_number_is_none(run, place):
+    """Resuming would write down the names of all before it."""
+    oldest = last(run).with_name(older_names(MOST_KEPT)[-1])
+    oldest.mkdir()
+    last(run).with_name(f"last-{place}").mkdir()
+    assert resumable_folders(run) == [last(run), oldest]
 
 
 HUGE = [

@@ -430,6 +430,19 @@ def test_a_look_of_a_gpu_is_none_of_the_cpu_and_the_other_way_round(
     shutil.rmtree(folder / "looks")  # what was found here is made up
 
 
+def test_no_look_is_written_through_a_link(place: Path, tmp_path: Path) -> None:
+    (experiment,) = placed([built("figure8", SMALL, TOY)], root=place / "data")
+    look = looks_of([experiment], [0])[0]
+    ask(place, "figure8")
+    folder = Path(shutil.copytree(look.run.folder(place / "runs"), tmp_path / "run"))
+    (folder / measure.FOLDER).rename(tmp_path / "thesis")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "thesis").iterdir()}
+    (folder / measure.FOLDER).symlink_to(tmp_path / "thesis", target_is_directory=True)
+    with pytest.raises(RunError, match="looks is a link"):
+        look_at(folder, replace(look.test, last_alone=True))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "thesis").iterdir()} == before
+
+
 def test_items_share_their_runs(place: Path) -> None:
     ask(place, "table7")
     again = InProcess()

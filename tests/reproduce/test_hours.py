@@ -59,3 +59,11 @@ def test_a_finished_run_says_what_its_recipe_takes(tmp_path: Path) -> None:
     found = hours.hours_of(tmp_path, runs)
     assert {entry.hours for entry in found.values()} == {0.1}
     assert all(entry.measured for entry in found.values())
+
+
+def test_a_run_whose_end_tells_no_seconds_is_not_measured(tmp_path: Path) -> None:
+    run = planned(get_recipe("demo"))
+    folder = run.folder(tmp_path)
+    folder.mkdir()
+    (folder / "log.jsonl").write_text(json.dumps({"event": "finished", "step": 13_000}) + "\n")
+    assert not hours.hours_of(tmp_path, [run])[run.name].measured

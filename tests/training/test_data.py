@@ -10,7 +10,8 @@ import torch
 
 from boqsa.data import PackedDataset
 from boqsa.data.builtin import RENDERER
-from boqsa.data.packing import shard_file, write_packed
+from boqsa.data.manifest import shard_file
+from boqsa.data.packing import write_packed
 from boqsa.errors import InputError, RecipeError
 from boqsa.recipes import DataRecipe, Recipe
 from boqsa.training import data

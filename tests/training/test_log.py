@@ -1,9 +1,10 @@
 """The log survives kills, half lines and NaN."""
 
 import json
+import os
 from pathlib import Path
 
-from boqsa.training.log import Log, read_log
+from boqsa.training.log import Log, read_log, seconds_of, values_of
 
 
 def test_rows_come_back_in_order(tmp_path: Path) -> None:
@@ -68,6 +69,20 @@ def test_lines_that_are_no_rows_are_passed_over(tmp_path: Path) -> None:
             file.write(line + "\n")
     log.append("step", 10)
     assert [row["step"] for row in read_log(tmp_path)] == [5, 10]
+
+
+def test_what_is_no_number_is_no_value() -> None:
+    found = [None, "fast", True, float("nan"), float("inf"), 10**400, 3, 0.5]
+    rows = [{"event": "finished", "step": 1, "seconds": value} for value in found]
+    assert values_of([*rows, {"event": "finished", "step": 1}], "seconds") == [True, 3, 0.5]
+    assert seconds_of(rows) == 0.5
+    assert seconds_of([{"event": "finished", "step": 1}, {"event": "step", "step": 1, "seconds": 2.0}]) is None
+
+
+def test_a_pipe_for_a_log_is_passed_over(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log.jsonl")  # opening it would wait for ever
+    assert read_log(tmp_path) == []
+    assert read_log(tmp_path, last_bytes=65_536) == []
 
 
 def test_the_end_of_a_log_is_read_whole_rows_only(tmp_path: Path) -> None:

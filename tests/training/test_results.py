@@ -105,6 +105,19 @@ def test_wrong_options_are_refused(run: Path, options: dict[str, Any], wrong: st
         evaluate_run(run, **options)
 
 
+def test_rows_without_their_numbers_do_not_end_an_evaluation(run: Path) -> None:
+    rows = [{"event": "step", "step": 1}, {"event": "step", "step": 2, "images_per_second": "fast"}]
+    rows += [{"event": "step", "step": 3, "images_per_second": 5.0}, {"event": "finished", "step": 4}]
+    (run / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    training = evaluate_run(run)["training"]
+    assert training == {"steps": 3, "seconds": None, "images_per_second": 5.0, "started_on": None}
+
+
+def test_a_command_with_a_path_that_is_no_utf_8_gets_its_report(run: Path) -> None:
+    evaluate_run(run, command="boqsa evaluate run --root data\udcff")
+    assert "--root data\\udcff" in (run / "report.html").read_text(encoding="utf-8")
+
+
 def test_every_checkpoint_is_scored_and_last_is_the_headline(run: Path, packed: Path) -> None:
     metrics = evaluate_run(run)
     written = json.loads((run / "metrics.json").read_text())

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -120,6 +121,15 @@ def test_wandb_goes_on_with_the_run_of_the_folder(tmp_path: Path, recipe: Recipe
     (tmp_path / WANDB).write_text("[half")
     open_sink("wandb", tmp_path, recipe=recipe, start=3)
     assert wandb.started[2]["id"] != first["id"]
+
+
+def test_a_pipe_where_the_run_of_wandb_is_named_is_passed_over(
+    tmp_path: Path, recipe: Recipe, wandb: FakeWandb
+) -> None:
+    os.mkfifo(tmp_path / WANDB)  # opening it would wait for ever
+    open_sink("wandb", tmp_path, recipe=recipe, start=3)
+    assert wandb.started[0]["id"]
+    assert json.loads((tmp_path / WANDB).read_text()), "the file stands in its place"
 
 
 @pytest.mark.parametrize("where", ["init", "log", "finish"])

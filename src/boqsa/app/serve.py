@@ -17,6 +17,7 @@ from boqsa.inference.load import locate
 from boqsa.inference.run import RECIPE
 from boqsa.inference.segment import Segmenter
 from boqsa.inference.share import TRAINING_RECIPE
+from boqsa.plain import read_small_text
 from boqsa.recipes import DataRecipe, Recipe
 from boqsa.reports import save_png
 
@@ -144,7 +145,7 @@ def _data_of(source: Path) -> DataRecipe | None:
     """What the model of a run folder, or of a shared one, was trained on; None where that is not told."""
     for name in (RECIPE, TRAINING_RECIPE):
         try:
-            return Recipe.from_json((source / name).read_text()).data
+            return Recipe.from_json(read_small_text(source / name)).data
         except (OSError, ValueError, BoqsaError):
             continue
     return None

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from boqsa.data.catalog import CATALOG
-from boqsa.data.manifest import MANIFEST, Manifest
+from boqsa.data.manifest import MANIFEST, Manifest, shard_file
 from boqsa.data.packed import PackedDataset
-from boqsa.data.packing import CLASSES, shard_file
+from boqsa.data.packing import CLASSES
 from boqsa.data.readers.source import some_of
 from boqsa.errors import InputError
+from boqsa.plain import printable
 
 _PIECE_PIXELS = 1 << 22
 """Pixels looked at together."""
@@ -54,7 +55,10 @@ class CheckReport:
         return not self.findings
 
     def lines(self) -> list[str]:
-        """The report as text: the source, the counts of each split, the notices, the findings."""
+        """The report as text: the source, the counts of each split, the notices, the findings.
+
+        What cannot be printed, as names of files and images may have, is shown as an escape.
+        """
         manifest = self.manifest
         height, width = manifest.image_size
         lines = [
@@ -79,7 +83,7 @@ class CheckReport:
         lines += [f"skipped: {name}" for name in manifest.skipped]
         lines += [f"WRONG: {finding}" for finding in self.findings]
         lines.append("ok" if self.ok else f"{len(self.findings)} findings")
-        return lines
+        return [printable(line) for line in lines]
 
 
 def check(target: str | Path) -> CheckReport:

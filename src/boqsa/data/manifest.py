@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from boqsa.errors import InputError, as_typed
-from boqsa.plain import read_json
+from boqsa.plain import printable, read_json
 
 MANIFEST = "manifest.json"
 FORMAT = 2
 
 Task = Literal["multi-object", "foreground", "views"]
 Option = str | int | bool | None
+
+_TEXTS = ("name", "source", "licence", "foreground", "split_rule", "leak")
+_LISTS_OF_TEXT = ("notices", "skipped")
+"""Terminals show these fields, and obey what cannot be printed. `prepare` writes file names into them, which may hold
+such letters: an escape stands for them, and the set is not refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +105,29 @@ class Manifest:
             numbers = [height, width, manifest.images_per_shard, *manifest.counts.values()]
             sound = all(type(number) is int and number > 0 for number in numbers)
             sound = sound and manifest.task in get_args(Task) and all(map(valid_split_name, manifest.counts))
-            sound = sound and all(map(valid_split_name, manifest.extras)) and isinstance(manifest.leak, str)
+            sound = sound and all(map(valid_split_name, manifest.extras))
             sound = sound and all(isinstance(digest, str) for digest in manifest.sha256.values())
             # A name such as `../../key` would have `check` read what is no part of the data set.
             sound = sound and all(Path(name).name == name for name in manifest.sha256)
+            # Every split has images; they are what its first shard is opened for.
+            sound = sound and all(shard_file(split, "image", 0) in manifest.sha256 for split in manifest.counts)
+            sound = sound and isinstance(manifest.options, dict)
+            sound = sound and all(isinstance(values[key], str) for key in _TEXTS)
+            sound = sound and all(isinstance(text, str) for key in _LISTS_OF_TEXT for text in values[key])
         except (TypeError, ValueError, AttributeError):
             sound = False
         if not sound:
             raise InputError(f"{damaged} (a field has a wrong type or value).")
-        return manifest
+        for key in _TEXTS:
+            values[key] = printable(values[key])
+        for key in _LISTS_OF_TEXT:
+            values[key] = tuple(map(printable, values[key]))
+        return cls(**values)
+
+
+def shard_file(split: str, column: str, shard: int) -> str:
+    """The name of one shard of an array (`image`, `mask` or an extra) of a split."""
+    return f"{split}.{column}.{shard:03d}.npy"
 
 
 def valid_split_name(split: str) -> bool:

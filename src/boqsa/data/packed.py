@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from boqsa.data.manifest import Manifest
-from boqsa.data.packing import names_file, shard_file
+from boqsa.data.manifest import Manifest, shard_file
+from boqsa.data.packing import names_file
 from boqsa.errors import InputError
 
 

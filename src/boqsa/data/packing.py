@@ -33,7 +33,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from boqsa.atomic import atomic_folder
-from boqsa.data.manifest import MANIFEST, Manifest, Option, Task, valid_split_name
+from boqsa.data.manifest import MANIFEST, Manifest, Option, Task, shard_file, valid_split_name
 from boqsa.errors import InputError
 
 IGNORE = 255
@@ -353,11 +353,6 @@ def write_packed(
             options=options,
             notices=notices,
         )
-
-
-def shard_file(split: str, column: str, shard: int) -> str:
-    """The name of one shard of an array (`image`, `mask` or an extra) of a split."""
-    return f"{split}.{column}.{shard:03d}.npy"
 
 
 def names_file(split: str) -> str:

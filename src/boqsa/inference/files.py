@@ -168,7 +168,7 @@ def write_skipped(out: str | Path, skipped: Sequence[Skipped]) -> None:
         path.unlink(missing_ok=True)
         return
     lines = [f"{image}: {reason}".replace("\n", " ") for image, reason in skipped]
-    write_text(path, "\n".join([_SKIPPED, *lines, ""]).encode(errors="replace").decode())
+    write_text(path, "\n".join([_SKIPPED, *lines, ""]))
 
 
 def find_pictures(inputs: Sequence[str | Path], out: Path) -> dict[Path, Path]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from boqsa.atomic import write_text
+from boqsa.atomic import one_process, write_text
 from boqsa.errors import InputError, RunError
 from boqsa.inference.run import read_recipe, refuse_links
 from boqsa.plain import read_json
@@ -25,6 +25,8 @@ LONGEST = 60
 UNNAMED: Mapping[int, str] = {}
 """No slot has a name."""
 
+_LOCK = f".lock-{NAMES}"
+"""File of a run that is held while names are added. A training holds another one, for hours; names need not wait."""
 _OUTSIDE = "outside"
 """What CVAT's label maps call the pixels outside the crop."""
 
@@ -58,6 +60,8 @@ def read_names(folder: str | Path, num_slots: int) -> dict[int, str]:
 def name_slots(run: str | Path, names: Mapping[int, str]) -> dict[int, str]:
     """Name slots of a run. Names that it has for other slots stay; an empty name takes that of its slot away.
 
+    Of two processes that name slots at once, one waits for the other.
+
     Args:
         run: The run folder.
         names: New names by slot.
@@ -67,16 +71,17 @@ def name_slots(run: str | Path, names: Mapping[int, str]) -> dict[int, str]:
 
     Raises:
         RunError: if there is no run, or its `names.json` is damaged: that one is left as it is.
-        InputError: if a slot does not exist, or a name cannot be one. Nothing is written then.
+        InputError: if a slot does not exist, or a name cannot be one: no name is changed then. Or if the run cannot be
+            written to.
     """
     run = Path(run)
     num_slots = read_recipe(run).model.num_slots
     refuse_links(run)
-    merged = {**read_names(run, num_slots), **{slot: " ".join(name.split()) for slot, name in names.items()}}
-    taken_away = [slot for slot in names if not merged[slot]]
-    _require_slots(taken_away, num_slots)
-    named = checked_names({slot: name for slot, name in merged.items() if name}, num_slots)
-    write_text(run / NAMES, names_text(named))
+    _require_slots(names, num_slots)
+    with one_process(run / _LOCK, wait=True):  # or the one that writes last takes the other's names away
+        merged = {**read_names(run, num_slots), **{slot: " ".join(name.split()) for slot, name in names.items()}}
+        named = checked_names({slot: name for slot, name in merged.items() if name}, num_slots)
+        write_text(run / NAMES, names_text(named))
     return named
 
 

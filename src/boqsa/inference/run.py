@@ -68,11 +68,12 @@ def checkpoint_names(run: str | Path, *, older: bool = False) -> list[str]:
 def resumable_folders(run: str | Path) -> list[Path]:
     """The folders that a run can go on from, newest first: `last`, `last-1`, ...
 
-    A process that died between two renames may have left one as `.previous-<name>`.
+    A process that died between two renames may have left one as `.previous-<name>`. What has a larger number than
+    `train.keep_last` allows is no folder of ours: the names before it would be made up, and fill memory.
     """
     places = {}
     for path in (Path(run) / CHECKPOINTS).glob("*last*"):
-        named = re.fullmatch(r"(\.previous-)?last(?:-(\d{1,9}))?", path.name)
+        named = re.fullmatch(r"(\.previous-)?last(?:-(\d{1,2}))?", path.name)
         if named:
             places[path] = (int(named[2] or 0), named[1] is not None)
     return sorted(places, key=places.__getitem__)

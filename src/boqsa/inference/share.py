@@ -1,7 +1,7 @@
 """A trained run as a folder to share: weights, what made them, how well they do, and a card that says so in words.
 
     FOLDER/model.safetensors, config.json     what `boqsa.load` reads
-    FOLDER/training_recipe.json               of the run
+    FOLDER/training_recipe.json               of the run, without folders and files of its owner's machine
     FOLDER/metrics.json                       of its test split, where it was evaluated
     FOLDER/names.json                         what its slots are called, where somebody named them
     FOLDER/README.md                          the model card of the hub
@@ -26,12 +26,16 @@ import boqsa
 from boqsa.atomic import atomic_folder
 from boqsa.data.catalog import CATALOG
 from boqsa.errors import InputError, RunError, as_typed, first_line
+from boqsa.inference.load import model_config
 from boqsa.inference.names import NAMES, names_text, read_names
 from boqsa.inference.run import CONFIG, MANIFEST, MODEL, checkpoint_folder, read_manifest, read_recipe, sha256
 from boqsa.plain import read_json
 from boqsa.recipes import FeaturesRecipe, Recipe
+from boqsa.recipes.limits import is_plain_name
 
 CARD, TRAINING_RECIPE, METRICS = "README.md", "training_recipe.json", "metrics.json"
+_OF_ITS_OWNER = ("command", "damaged")
+"""Entries of metrics that name folders of the machine where they were made."""
 _PAPER = "Improving Object-Centric Learning with Query Optimization (ICLR 2023)"
 _SHOWN = {
     "ari_fg": "ARI-FG",
@@ -93,12 +97,12 @@ def share(
     with atomic_folder(out) as partial:
         for name in (MODEL, CONFIG):
             _copy(source / name, partial / name, manifest["sha256"].get(name))
-        without_folder = replace(recipe, data=replace(recipe.data, root=None))
-        (partial / TRAINING_RECIPE).write_text(without_folder.to_json(), encoding="utf-8")
+        told_recipe = _without_places(recipe)
+        (partial / TRAINING_RECIPE).write_text(told_recipe.to_json(), encoding="utf-8")
+        if isinstance(recipe.model, FeaturesRecipe):  # its configuration names the encoder, too
+            (partial / CONFIG).write_text(json.dumps(model_config(told_recipe), indent=2), encoding="utf-8")
         if metrics:
-            told = {
-                name: value for name, value in metrics.items() if name != "command"
-            }  # it names folders of its owner
+            told = {name: value for name, value in metrics.items() if name not in _OF_ITS_OWNER}
             (partial / METRICS).write_text(json.dumps(told, indent=2), encoding="utf-8")
         if names:
             (partial / NAMES).write_text(names_text(names), encoding="utf-8")
@@ -116,6 +120,24 @@ def share(
         }
         (partial / MANIFEST).write_text(json.dumps(whole, indent=2), encoding="utf-8")
     return out
+
+
+def _without_places(recipe: Recipe) -> Recipe:
+    """A recipe without folders and files of its owner's machine.
+
+    Its hash is another one where the run began with the weights of an earlier run, which the card then says.
+    """
+    model = recipe.model
+    if isinstance(model, FeaturesRecipe) and model.encoder is not None and not _is_on_the_hub(model.encoder):
+        model = replace(model, encoder=None)  # its sha256 still tells which one it was
+    train = replace(recipe.train, init_from=None, radiance=replace(recipe.train.radiance, perceptual_file=None))
+    return replace(recipe, data=replace(recipe.data, root=None), model=model, train=train)
+
+
+def _is_on_the_hub(encoder: str) -> bool:
+    """Whether an encoder's name is `owner/name` of the hub, and no folder: one that exists is never looked up there."""
+    parts = encoder.partition("@")[0].split("/")
+    return len(parts) == 2 and all(map(is_plain_name, parts)) and not Path(encoder).exists()
 
 
 def _copy(source: Path, target: Path, digest: str | None) -> None:
@@ -217,6 +239,7 @@ def card_of(
                 f"Licence of the data: {entry.licence if entry else 'unknown'}.",
                 f"- Recipe `{recipe.name}`, hash `{recipe.hash}`, in `{TRAINING_RECIPE}`; step {step} of "
                 f"{recipe.train.steps}, checkpoint `{checkpoint}` ({_SELECTION.get(checkpoint, 'chosen by labels')}).",
+                *_beginning(recipe),
                 *_effort(metrics),
             ]
         ),
@@ -260,6 +283,16 @@ def _about_encoder(recipe: Recipe) -> list[str]:
     return [
         "It needs the frozen encoder whose features it learned on, which is not part of these weights: a folder of "
         f"`transformers` whose `model.safetensors` has the sha256 `{recipe.model.encoder_sha256}`."
+    ]
+
+
+def _beginning(recipe: Recipe) -> list[str]:
+    """That it did not begin with fresh weights; whose they were is the owner's affair, and the hash counts it."""
+    if recipe.train.init_from is None:
+        return []
+    return [
+        f"- It began with the weights of an earlier run: `train.init_from`, which is left out of `{TRAINING_RECIPE}`. "
+        "The hash is that of the recipe with it."
     ]
 
 

@@ -7,6 +7,9 @@ import re
 from dataclasses import fields
 from typing import Any
 
+MOST_KEPT = 100
+"""Checkpoints that a run keeps at most, `last` included: the oldest is `last-99`."""
+
 _MOST = {
     **dict.fromkeys(("num_slots", "iterations", "blocks", "threads", "decoder_layers"), 1_000),
     **dict.fromkeys(
@@ -18,7 +21,7 @@ _MOST = {
     **dict.fromkeys(("encoder_strides", "decoder_strides"), 64),
     **dict.fromkeys(("batch_size", "validation_limit", "accumulate", "rays", "samples", "views"), 10_000_000),
     "dvae_kernel": 99,
-    "keep_last": 100,
+    "keep_last": MOST_KEPT,
     "scene_count": 100_000_000,
     "seed": 2**63 - 1,  # what torch's generator takes
     "scene_seed": 2**63 - 1,

@@ -18,7 +18,7 @@ from boqsa.bench.operations import OperationCounter, Operations
 from boqsa.inference.load import build_model
 from boqsa.models.radiance import RadianceModel, Views
 from boqsa.recipes import DataRecipe, RadianceTrainRecipe, Recipe, TrainRecipe
-from boqsa.training.log import read_log
+from boqsa.training.log import read_log, seconds_of
 from boqsa.training.sweep import PlannedRun
 
 _SHARE_OF_CEILING = 0.7
@@ -50,7 +50,7 @@ def hours_of(runs_folder: Path, runs: Sequence[PlannedRun]) -> dict[str, Hours]:
     """Hours of every run of a plan, by its name."""
     took: dict[str, float] = {}
     for run in runs:
-        seconds = _seconds_taken(run.folder(runs_folder))
+        seconds = seconds_of(read_log(run.folder(runs_folder)))
         if seconds is not None:
             took.setdefault(run.recipe.name, seconds)
     return {
@@ -59,10 +59,6 @@ def hours_of(runs_folder: Path, runs: Sequence[PlannedRun]) -> dict[str, Hours]:
         else Hours(_arithmetic(run.recipe) / 3600, False)
         for run in runs
     }
-
-
-def _seconds_taken(folder: Path) -> float | None:
-    return next((row["seconds"] for row in reversed(read_log(folder)) if row["event"] == "finished"), None)
 
 
 def _arithmetic(recipe: Recipe) -> float:

@@ -29,7 +29,7 @@ from boqsa.data.builtin import scene_parameters
 from boqsa.data.scenes import SceneSettings
 from boqsa.errors import BoqsaError, MachineError
 from boqsa.inference.load import load
-from boqsa.inference.run import CHECKPOINTS, MODEL, read_manifest, read_recipe
+from boqsa.inference.run import CHECKPOINTS, MODEL, read_manifest, read_recipe, refuse_links
 from boqsa.models.radiance.pretrained import digest, lpips_from
 from boqsa.parent import end_with_the_parent
 from boqsa.plain import read_json, without_nan
@@ -78,9 +78,10 @@ def look_at(folder: Path, test: Test) -> Found:
     """What a test finds of a finished run, taken now or before.
 
     Raises:
-        RunError, InputError, RecipeError: if the run or the data cannot be used.
+        RunError, InputError, RecipeError: if the run or the data cannot be used, or something in the run is a link.
     """
     recipe = read_recipe(folder)
+    refuse_links(folder)
     names, _ = whole_checkpoints(folder)
     if test.last_alone or test.probe != "scores":
         names = {"last": names["last"]}

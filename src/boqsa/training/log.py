@@ -6,7 +6,8 @@ sink that fails, as a network does, is left out from then on, and the run goes o
 
 import json
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,19 +116,18 @@ class NoLog(Log):
 def read_log(run: Path, *, last_bytes: int | None = None) -> list[dict[str, Any]]:
     """The whole rows of a run's log, in order; an unfinished last line, left by a kill, is passed over.
 
-    So is every line that is no row: a log may come from a stranger.
+    So is every line that is no row, and a log that is no file: it may come from a stranger, and a pipe would never end.
 
     Args:
         run: Run folder; without a log it has no rows.
         last_bytes: Read so many bytes from the end, instead of all.
     """
-    try:
-        with open(run / FILE, "rb") as file:
-            if last_bytes is not None:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - last_bytes))
-            text = file.read().decode(errors="replace")
-    except FileNotFoundError:
+    if not (run / FILE).is_file():
         return []
+    with open(run / FILE, "rb") as file:
+        if last_bytes is not None:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - last_bytes))
+        text = file.read().decode(errors="replace")
     rows = []
     for line in text.splitlines():
         try:
@@ -137,3 +137,15 @@ def read_log(run: Path, *, last_bytes: int | None = None) -> list[dict[str, Any]
         if isinstance(row, dict) and isinstance(row.get("event"), str) and type(row.get("step")) is int:
             rows.append(row)
     return rows
+
+
+def values_of(rows: Iterable[Mapping[str, Any]], name: str) -> list[float]:
+    """The numbers that rows have under a name, in order; what is absent or no finite number is passed over."""
+    most = sys.float_info.max  # whole numbers of JSON may be larger, and no float then
+    return [row[name] for row in rows if isinstance(row.get(name), int | float) and -most <= row[name] <= most]
+
+
+def seconds_of(rows: Iterable[Mapping[str, Any]]) -> float | None:
+    """Training time by the rows of a log; None where they do not tell of an end."""
+    found = values_of((row for row in rows if row["event"] == "finished"), "seconds")
+    return found[-1] if found else None

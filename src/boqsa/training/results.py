@@ -35,7 +35,7 @@ from boqsa.training.data import open_split
 from boqsa.training.diagnostics import verdict
 from boqsa.training.evaluation import evaluate, headline
 from boqsa.training.features import require_input
-from boqsa.training.log import read_log
+from boqsa.training.log import read_log, seconds_of, values_of
 from boqsa.training.machine import machine_facts
 from boqsa.training.pictures import draw_scenes
 
@@ -253,10 +253,10 @@ def next_steps(run: Path, recipe: Recipe) -> list[str]:
 def _training_facts(run: Path) -> dict[str, Any]:
     rows = read_log(run)
     steps = [row for row in rows if row["event"] == "step"]
-    rates = sorted(row["images_per_second"] for row in steps)
+    rates = sorted(values_of(steps, "images_per_second"))
     return {
         "steps": steps[-1]["step"] if steps else 0,
-        "seconds": next((row["seconds"] for row in reversed(rows) if row["event"] == "finished"), None),
+        "seconds": seconds_of(rows),
         "images_per_second": rates[len(rates) // 2] if rates else None,
         "started_on": next((row for row in rows if row["event"] == "started"), None),
     }

@@ -18,7 +18,7 @@ from boqsa.recipes.band import Band, curve_hash, expected_band
 from boqsa.recipes.recipe import flat
 from boqsa.reports.comparison import HELD_OUT_LOSS, ExpectedRange
 from boqsa.training.data import logged_identity
-from boqsa.training.log import read_log
+from boqsa.training.log import read_log, seconds_of, values_of
 from boqsa.training.resume import LOCK, state_of
 
 State = Literal["finished", "running", "stopped", "diverged", "damaged"]
@@ -132,9 +132,9 @@ def sort_runs(summaries: Sequence[RunSummary], by: str) -> list[RunSummary]:
 
 
 def _summary(name: str, run: Path, recipe: Recipe) -> RunSummary:
-    rows = [row for row in read_log(run) if isinstance(row, dict) and isinstance(row.get("step"), int)]
+    rows = read_log(run)
     evaluations = [_numbers(row) for row in rows if row.get("event") == "evaluation"]
-    rates = sorted(_values(rows, "images_per_second"))
+    rates = sorted(values_of(rows, "images_per_second"))
     diagnostics = [row.get("verdict") for row in rows if row.get("event") == "diagnostics"]
     metric = recipe.evaluate.select_by
     state, reason = _state(run, rows)
@@ -146,11 +146,11 @@ def _summary(name: str, run: Path, recipe: Recipe) -> RunSummary:
         steps=recipe.train.steps,
         metric=metric,
         last=evaluations[-1] if evaluations else {},
-        best_loss=min(_values(evaluations, "loss"), default=None),
-        best_metric=max(_values(evaluations, metric), default=None),
+        best_loss=min(values_of(evaluations, "loss"), default=None),
+        best_metric=max(values_of(evaluations, metric), default=None),
         verdict=str(diagnostics[-1]) if diagnostics and diagnostics[-1] else None,
         images_per_second=rates[len(rates) // 2] if rates else None,
-        seconds=next((row.get("seconds") for row in reversed(rows) if row.get("event") == "finished"), None),
+        seconds=seconds_of(rows),
     )
 
 
@@ -188,10 +188,6 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    return [row[name] for row in rows if isinstance(row.get(name), int | float)]
-
-
 def curves_to_compare(runs: Sequence[Path]) -> tuple[dict[str, list[dict[str, Any]]], dict[str, ExpectedRange]]:
     """What `boqsa.reports.comparison` draws: the log of each run by a short name, and what is expected of all of them.
 
@@ -210,7 +206,7 @@ def curves_to_compare(runs: Sequence[Path]) -> tuple[dict[str, list[dict[str, An
     logs: dict[str, list[dict[str, Any]]] = {}
     bands: dict[str, Band | None] = {}
     for run, name in zip(runs, short, strict=True):
-        recipe, rows = read_recipe(run), [row for row in read_log(run) if isinstance(row, dict)]
+        recipe, rows = read_recipe(run), read_log(run)
         logs[name if short.count(name) == 1 else str(run)] = rows
         bands[curve_hash(recipe)] = expected_band(recipe, logged_identity(recipe.data, rows))[0]
     band = next(iter(bands.values())) if len(bands) == 1 else None

@@ -20,6 +20,7 @@ from PIL import Image
 
 from boqsa.atomic import write_text
 from boqsa.errors import InputError
+from boqsa.plain import read_json
 from boqsa.recipes import Recipe
 
 SINKS = ("tensorboard", "wandb")
@@ -163,7 +164,7 @@ class WandbSink:
 def _read(path: Path) -> dict[str, str]:
     """The strings of a small JSON file; nothing of one that is absent or damaged."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except (OSError, ValueError):
         return {}
     return {name: value for name, value in values.items() if isinstance(value, str)} if isinstance(values, dict) else {}
