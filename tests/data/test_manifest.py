@@ -54,6 +54,7 @@ def test_fingerprint_is_of_the_content_alone() -> None:
         {"leak": 1},
         {"counts": {"train": "12"}},
         {"counts": {"train": 0}},
+        {"counts": {"train": 10**15, "test": 1}},
         {"counts": {"../train": 12}},
         {"counts": [1]},
         {"image_size": 64},
