@@ -77,8 +77,8 @@ def test_names_too_long_for_the_terminal_leave_the_numbers_room(
 def test_hours_of_a_recipe_that_was_run_are_those_it_took(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken = {"scenes_mixture_32px_bo_qsa_seed0": 1800.0}
-    monkeypatch.setattr(hours, "_seconds_taken", lambda folder: taken.get(folder.name.rpartition("_")[0]))
+    logs = {"scenes_mixture_32px_bo_qsa_seed0": [{"event": "finished", "step": 6000, "seconds": 1800.0}]}
+    monkeypatch.setattr(hours, "read_log", lambda folder: logs.get(folder.name.rpartition("_")[0], []))
     plan = json.loads(told(capsys, "figure6", "--seeds", "0", "1", "--dry-run", "--json"))
     measured = {run["run"].rpartition("_")[0]: run["hours"] for run in plan["runs"] if run["hours_measured"]}
     assert measured == dict.fromkeys(["scenes_mixture_32px_bo_qsa_seed0", "scenes_mixture_32px_bo_qsa_seed1"], 0.5)
