@@ -348,6 +348,7 @@ def test_a_metric_of_fewer_images_says_so() -> None:
     [
         (MemoryError(), "the memory does not suffice; end other programs"),
         (torch.OutOfMemoryError("CUDA out of memory"), "the memory does not suffice; end other programs"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "the memory does not suffice; end other programs"),
         (OSError(errno.ENOSPC, "No space left on device", "/a/look"), "no space is left to write /a/look; free some"),
         (PermissionError(errno.EACCES, "Permission denied", "/a/look"), "cannot use /a/look: Permission denied; mend"),
     ],

@@ -5,7 +5,7 @@ Each ends a run with one line that says what the run can go on from and what to 
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -38,23 +38,12 @@ def told_in_words(recipe: Recipe, run: Path, work: Work = "other") -> Iterator[N
     Raises:
         MachineError: that line; a `FullDiskError` where space is what lacks.
     """
-    try:
+    with _told(
+        run,
+        lambda error: _no_memory(error, recipe, run, work),
+        lambda remedy: f"{kept(run)}. {_sentence(f'{remedy}, then {_again(run)}')}",
+    ):
         yield
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        if not is_short_of_memory(error):
-            raise
-        raise _no_memory(error, recipe, run, work) from None
-    except BrokenPipeError:
-        raise  # nobody reads what is printed any more: nothing is wrong with the run
-    except OSError as error:
-        if error.errno == errno.ENOMEM:
-            raise _no_memory(error, recipe, run, work) from None
-        where = error.filename or run
-        full = error.errno in DISK_IS_FULL
-        what = f"no space is left to write {where}" if full else f"cannot use {where}: {error.strerror or error}"
-        remedy = "free some" if full else "mend that"
-        kind = FullDiskError if full else MachineError
-        raise kind(f"{what}; {kept(run)}. {_sentence(f'{remedy}, then {_again(run)}')}") from None
 
 
 @contextmanager
@@ -67,24 +56,36 @@ def scoring_told_in_words(where: Path) -> Iterator[None]:
     Raises:
         MachineError: that line; a `FullDiskError` where space is what lacks.
     """
+    no_memory = "the memory does not suffice; end other programs of this machine, or give the command again with fewer "
+    with _told(
+        where,
+        lambda _: MachineError(f"{no_memory}--workers."),
+        lambda remedy: f"{remedy}, then give the command again.",
+    ):
+        yield
+
+
+@contextmanager
+def _told(
+    where: Path, no_memory: Callable[[Exception], MachineError], going_on: Callable[[str], str]
+) -> Iterator[None]:
+    """What both have in common; `going_on` says what to do, from what to mend."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if not is_short_of_memory(error):
             raise
-        raise MachineError(
-            "the memory does not suffice; end other programs of this machine, or give the command again with fewer "
-            "--workers."
-        ) from None
+        raise no_memory(error) from None
     except BrokenPipeError:
-        raise
+        raise  # nobody reads what is printed any more: nothing is wrong with the run
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise no_memory(error) from None
         place = error.filename or where
-        if error.errno in DISK_IS_FULL:
-            raise FullDiskError(f"no space is left to write {place}; free some, then give the command again.") from None
-        raise MachineError(
-            f"cannot use {place}: {error.strerror or error}; mend that, then give the command again."
-        ) from None
+        full = error.errno in DISK_IS_FULL
+        what = f"no space is left to write {place}" if full else f"cannot use {place}: {error.strerror or error}"
+        kind = FullDiskError if full else MachineError
+        raise kind(f"{what}; {going_on('free some' if full else 'mend that')}") from None
 
 
 def is_short_of_memory(error: Exception) -> bool:
