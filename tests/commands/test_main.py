@@ -85,6 +85,8 @@ def test_the_exit_code_is_that_of_the_command(stub: Stub, code: int) -> None:
         (PermissionError(13, "Permission denied", "/there"), 2, "Permission denied: /there."),
         (OSError(28, "No space left on device"), 2, "No space left on device."),
         (OSError("image file is truncated"), 2, "image file is truncated"),
+        (InputError("features of \x1b]0;pwned\x07."), 2, r"features of \x1b]0;pwned\x07."),
+        (FileNotFoundError(2, "No such file", "/a\x1b[2Jb"), 2, r"No such file: /a\x1b[2Jb."),
         (KeyboardInterrupt(), 1, "stopped."),
     ],
 )

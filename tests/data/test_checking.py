@@ -1,5 +1,6 @@
 """Checking a packed set: counts by hand, and every kind of damage found."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,14 @@ def test_missing_cut_and_foreign_files_are_found(tmp_path: Path) -> None:
     findings = "\n".join(check(packed).findings)
     assert "cannot read train.mask.000.npy" in findings
     assert "do not belong here: note.txt" in findings
+
+
+def test_a_pipe_among_the_files_is_found(tmp_path: Path) -> None:
+    packed = pack(tmp_path)
+    (packed / "train.mask.000.npy").unlink()
+    os.mkfifo(packed / "train.mask.000.npy")  # opening it would wait for ever
+    findings = "\n".join(check(packed).findings)
+    assert "train.mask.000.npy is not a regular file" in findings
 
 
 def test_labels_beyond_the_catalog_are_found(tmp_path: Path) -> None:

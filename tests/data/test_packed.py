@@ -1,5 +1,6 @@
 """Packed data sets: what goes in comes out, and what is wrong is said."""
 
+import os
 import pickle
 import tracemalloc
 from pathlib import Path
@@ -118,7 +119,7 @@ def test_what_is_not_packed_says_what_to_type(tmp_path: Path) -> None:
         PackedDataset(tmp_path / "file", "train")
 
 
-@pytest.mark.parametrize("change", ["cut", "other", "gone"])
+@pytest.mark.parametrize("change", ["cut", "other", "gone", "pipe"])
 def test_arrays_that_disagree_with_the_manifest(change: str, packed: Path) -> None:
     file = packed / "train.image.000.npy"
     if change == "cut":
@@ -127,6 +128,8 @@ def test_arrays_that_disagree_with_the_manifest(change: str, packed: Path) -> No
         np.save(file, IMAGES[:11])
     else:
         file.unlink()
+    if change == "pipe":
+        os.mkfifo(file)  # opening it would wait for ever
     with pytest.raises(InputError, match="prepare the data set again"):
         PackedDataset(packed, "train")
 

@@ -96,3 +96,10 @@ def test_the_end_of_a_log_is_read_whole_rows_only(tmp_path: Path) -> None:
     assert [row["step"] for row in rows] == list(range(rows[0]["step"], 5001))
     assert len(read_log(tmp_path)) == 5000
     assert len(read_log(tmp_path, last_bytes=10**9)) == 5000
+
+
+def test_of_a_log_that_memory_cannot_hold_the_end_is_read(tmp_path: Path) -> None:
+    with open(tmp_path / "log.jsonl", "wb") as file:
+        file.seek(1 << 36)  # a hole, which takes no disk; read whole, it would fill the memory
+        file.write(b'\n{"event": "step", "step": 7}\n')
+    assert read_log(tmp_path) == [{"event": "step", "step": 7}]

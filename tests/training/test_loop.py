@@ -421,6 +421,12 @@ def test_a_death_while_the_folder_was_made_starts_anew(tmp_path: Path, recipe: R
     assert train(recipe, tmp_path / "run", **both)
 
 
+def test_a_folder_with_the_name_of_a_leftover_stays(tmp_path: Path, recipe: Recipe, both: dict) -> None:
+    (tmp_path / "run" / ".partial-9999999-mine").mkdir(parents=True)
+    assert train(recipe, tmp_path / "run", **both)
+    assert (tmp_path / "run" / ".partial-9999999-mine").is_dir()
+
+
 def test_data_that_was_moved_is_found_afterwards(
     tmp_path: Path, recipe: Recipe, both: dict, packed: Path, monkeypatch: Any
 ) -> None:

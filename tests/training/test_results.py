@@ -13,7 +13,7 @@ from PIL import Image
 from boqsa.commands import main
 from boqsa.commands.evaluate import score_table
 from boqsa.data import PackedDataset, builtin, write_packed
-from boqsa.errors import BoqsaError
+from boqsa.errors import BoqsaError, RunError
 from boqsa.inference.load import build_model, load, model_config
 from boqsa.inference.run import CHECKPOINTS, RECIPE, write_checkpoint
 from boqsa.recipes import DataRecipe, EvaluateRecipe, Recipe, get_recipe
@@ -289,6 +289,14 @@ def test_mistakes_are_one_line_and_exit_2(
     error = capsys.readouterr().err
     assert said in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_a_file_where_pictures_go_is_told_before_scoring(run: Path) -> None:
+    (run / "pictures").write_text("mine")
+    with pytest.raises(RunError, match=r"pictures is a file, .* move it away"):
+        evaluate_run(run)
+    assert not (run / "metrics.json").exists()
+    assert (run / "pictures").read_text() == "mine"
 
 
 def test_run_without_a_checkpoint_says_how_to_get_one(run: Path) -> None:

@@ -11,6 +11,8 @@ import io
 import os
 import sys
 
+from boqsa.plain import printable
+
 STOPPED = 3
 """Exit code of a training that a signal stopped; batch scripts put the job back into the queue on it."""
 
@@ -95,8 +97,9 @@ def _run(arguments: list[str]) -> int:
 
 def _in_one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror + ("." if error.filename is None else f": {error.filename}.")
-    return str(error)
+        return printable(error.strerror + ("." if error.filename is None else f": {error.filename}."))
+    # A name of a stranger's file may be in it, and terminals obey what cannot be printed.
+    return "\n".join(map(printable, str(error).split("\n")))
 
 
 def _overview() -> str:

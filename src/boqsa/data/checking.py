@@ -110,6 +110,9 @@ def check(target: str | Path) -> CheckReport:
 def _check_files(folder: Path, manifest: Manifest) -> list[str]:
     findings = []
     for name, digest in manifest.sha256.items():
+        if (folder / name).exists() and not (folder / name).is_file():  # a pipe, which would never end
+            findings.append(f"{name} is not a regular file")
+            continue
         try:
             with open(folder / name, "rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()

@@ -94,6 +94,8 @@ class PackedDataset(Dataset[dict[str, Tensor]]):
         if names_file(self.split) not in self.manifest.sha256:
             return None
         path = self.path / names_file(self.split)
+        if path.exists() and not path.is_file():
+            raise InputError(f"cannot read {path}: it is not a regular file; prepare the data set again.")
         try:
             names = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")[:-1]
         except OSError as error:
@@ -142,6 +144,8 @@ class PackedDataset(Dataset[dict[str, Tensor]]):
 
 
 def _open_array(path: Path, column: str, count: int, image_size: tuple[int, int]) -> NDArray[Any]:
+    if path.exists() and not path.is_file():  # a pipe, which would never end
+        raise InputError(f"cannot read {path} (it is not a regular file); prepare the data set again.")
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

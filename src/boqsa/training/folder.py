@@ -67,7 +67,8 @@ def mend(
     start = 0 if saved is None else saved.step
     is_new = not (run / RECIPE).exists()
     for leftover in run.glob(".partial-*"):
-        leftover.unlink()
+        if leftover.is_symlink() or not leftover.is_dir():  # no folder is made here: one is somebody else's
+            leftover.unlink()
     there = recipe if is_new else read_recipe(run)
     if not is_new:  # in a new folder the recipe comes first: without one it is no run
         # Without a checkpoint nothing of an earlier attempt counts, its first row included.

@@ -20,6 +20,8 @@ from boqsa.recipes import Recipe
 from boqsa.training.sinks import Sink, open_sink, require_sinks
 
 FILE = "log.jsonl"
+MOST_BYTES = 256 << 20
+"""What is read of a log at most, from its end; a million steps make some 10 MiB."""
 CHANGED = "changed"
 """Event of a row that says what a user changed on purpose between two parts of a run."""
 
@@ -113,20 +115,19 @@ class NoLog(Log):
         """Nothing."""
 
 
-def read_log(run: Path, *, last_bytes: int | None = None) -> list[dict[str, Any]]:
+def read_log(run: Path, *, last_bytes: int = MOST_BYTES) -> list[dict[str, Any]]:
     """The whole rows of a run's log, in order; an unfinished last line, left by a kill, is passed over.
 
     So is every line that is no row, and a log that is no file: it may come from a stranger, and a pipe would never end.
 
     Args:
         run: Run folder; without a log it has no rows.
-        last_bytes: Read so many bytes from the end, instead of all.
+        last_bytes: Read at most so many bytes, from the end.
     """
     if not (run / FILE).is_file():
         return []
     with open(run / FILE, "rb") as file:
-        if last_bytes is not None:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - last_bytes))
+        file.seek(max(0, file.seek(0, os.SEEK_END) - last_bytes))
         text = file.read().decode(errors="replace")
     rows = []
     for line in text.splitlines():

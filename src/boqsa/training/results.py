@@ -45,6 +45,7 @@ HEADLINE = (
     *("ap", "pq", "f1", "precision", "recall"),
 )
 PICTURES = 12
+PICTURES_FOLDER = "pictures"
 GENERATED = 32
 """Images that a transformer model decodes from slots alone, unless another number is asked."""
 
@@ -89,6 +90,8 @@ def evaluate_run(
     run = Path(run)
     recipe = read_recipe(run)
     refuse_links(run)
+    if (run / PICTURES_FOLDER).exists() and not (run / PICTURES_FOLDER).is_dir():
+        raise RunError(f"{run / PICTURES_FOLDER} is a file, and pictures of the scores go there; move it away.")
     names, damaged = whole_checkpoints(run)
     require_device(device)
     if iterations is not None and iterations < 1:
@@ -154,8 +157,8 @@ def evaluate_run(
     write_text(run / f"metrics{name}.json", json.dumps(without_nan(metrics), indent=2))
     last = load(run, checkpoint=names["last"])
     picture = draw_scenes(last, dataset, PICTURES, iterations=iterations, generates=generated > 0)
-    (run / "pictures").mkdir(exist_ok=True)
-    save_png(run / "pictures" / f"segmentation{name}.png", picture)
+    (run / PICTURES_FOLDER).mkdir(exist_ok=True)
+    save_png(run / PICTURES_FOLDER / f"segmentation{name}.png", picture)
     title = "segmentation" if recipe.model.kind == "mixture" else f"segmentation_{recipe.model.kind}"
     write_report(
         run / report,

@@ -16,6 +16,7 @@ from typing import Any
 
 from boqsa.atomic import write_text
 from boqsa.errors import InputError, RecipeError
+from boqsa.plain import read_json
 from boqsa.training.sweep.engine import Ended, Job, Outcome
 from boqsa.training.sweep.plan import KEPT, PlannedRun
 from boqsa.training.sweep.worker import work_on
@@ -89,7 +90,7 @@ class SlurmEngine:
     def _queued(self, note: Path) -> Any:
         """The job that an earlier call submitted, if it is not over."""
         try:
-            number = str(json.loads(note.read_text(encoding="utf-8"))["job"])
+            number = str(read_json(note)["job"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
         job = self._executor.job_class(self._folder, number)
