@@ -142,6 +142,20 @@ def recover_folder(path: str | Path, *, older: Sequence[str] = ()) -> None:
                 shutil.rmtree(neighbour, ignore_errors=True)
 
 
+def sweep_partial_files(folder: str | Path) -> None:
+    """Remove the files that `atomic_file` was writing in `folder` when its process was killed.
+
+    What a process that is still alive is writing stays. Folders are somebody else's.
+    """
+    if not os.path.isdir(folder):
+        return
+    with os.scandir(folder) as entries:
+        for entry in list(entries):
+            left = re.fullmatch(r"\.partial-(\d+)-.+", entry.name, re.DOTALL)
+            if left and not entry.is_dir(follow_symlinks=False) and not _is_alive(int(left[1])):
+                Path(entry.path).unlink(missing_ok=True)
+
+
 @contextmanager
 def one_process(lock: Path, *, wait: bool, busy: str = "") -> Iterator[None]:
     """Hold the file `lock` while the body runs. The kernel frees it when the process dies, so none is ever stale.

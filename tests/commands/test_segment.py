@@ -3,7 +3,9 @@
 import contextlib
 import io
 import json
+import os
 import shutil
+import signal
 import zipfile
 
 import numpy as np
@@ -139,6 +141,50 @@ def test_a_broken_picture_is_skipped_with_exit_1(run, pictures, tmp_path, capsys
     listed.write_text("mine")
     assert main(["segment", run, str(pictures), "--out", str(tmp_path / "out")]) == 0
     assert listed.read_text() == "mine"
+
+
+def test_names_do_not_steer_the_terminal(run, pictures, tmp_path, capsys):
+    shutil.copy(pictures / "a.png", pictures / "esc\x1b[31mred.png")
+    (pictures / "two\nlines\x1b[2J.heic").touch()
+    assert main(["segment", run, str(pictures), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    listed = (tmp_path / "out" / "skipped.txt").read_text()
+    assert "\x1b" not in said.out + said.err + listed
+    assert r"esc\x1b[31mred_overlay.png" in said.out
+    assert r"two\nlines\x1b[2J.heic is HEIC, which is not read" in said.err
+    assert len(listed.splitlines()) == 2
+
+
+def test_of_many_that_are_skipped_some_are_named(run, pictures, tmp_path, capsys):
+    for number in range(25):
+        (pictures / f"{number}.heic").touch()
+    assert main(["segment", run, str(pictures), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 21
+    assert said[-1] == f"skipped: ... and 5 more, in {tmp_path / 'out' / 'skipped.txt'}"
+    assert len((tmp_path / "out" / "skipped.txt").read_text().splitlines()) == 26
+
+
+def test_sigterm_stops_it_in_words_and_leaves_nothing_half_written(run, pictures, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+
+    def stopped(*_):
+        (
+            out / f".partial-{os.getpid()}-instances.json"
+        ).touch()  # what a call of the same number left goes the next time
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(exchange, "write_coco", stopped)
+    arguments = ["segment", run, str(pictures), "--out", str(out), "--also", "coco"]
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # or, if it is not looked at, the tests would end here
+    try:
+        assert main(arguments) == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == "boqsa segment: stopped.\n"
+    monkeypatch.undo()
+    assert main(arguments) == 0
+    assert not list(out.glob(".partial-*"))
 
 
 def test_a_second_call_on_the_same_folder_is_refused_and_changes_nothing(run, pictures, tmp_path, capsys):

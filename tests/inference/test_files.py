@@ -77,13 +77,39 @@ def test_a_folder_that_may_not_be_listed_is_not_taken_for_an_empty_one(tmp_path,
     assert names(find_pictures([tmp_path / "in"], tmp_path / "out"), tmp_path / "out") == ["a", "locked/b"]
 
 
-def test_links_are_followed_to_files_and_not_to_folders(tmp_path):
+def test_links_are_followed_and_lead_nowhere_twice(tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
     paint(tmp_path / "elsewhere" / "a.png")
-    paint(tmp_path / "in" / "b.png")
-    (tmp_path / "in" / "folder").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "in" / "file.png").symlink_to(tmp_path / "elsewhere" / "a.png")
-    (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "nothing")
-    assert names(find_pictures([tmp_path / "in"], tmp_path / "out"), tmp_path / "out") == ["b", "file"]
+    paint(source / "photo.png")
+    paint(source / "z" / "b.png")
+    paint(out / "photo_overlay.png")
+    (source / "again").symlink_to(source / "z")
+    (source / "folder").symlink_to(tmp_path / "elsewhere")
+    (source / "gone.png").symlink_to(tmp_path / "nothing")
+    (source / "latest.png").symlink_to("photo.png")
+    (source / "results").symlink_to(out)
+    (source / "z" / "round").symlink_to(source)
+    assert names(find_pictures([source], out), out) == ["folder/a", "latest", "photo", "z/b"]
+
+
+def test_formats_that_are_not_read_are_skipped_and_rename_nothing(model, tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    good = paint(source / "a.png")
+    for name in ("a.heic", "b.NEF", "notes.txt"):
+        (source / name).write_text("no picture that is read")
+    told = []
+    done, skipped = segment_files(
+        Segmenter(model), [source], out, progress=lambda done, total: told.append((done, total))
+    )
+    assert [(entry.image, entry.overlay) for entry in done] == [(good, out / "a_overlay.png")]
+    assert [entry.reason for entry in skipped] == [
+        f"{source / 'a.heic'} is HEIC, which is not read; convert it to JPEG.",
+        f"{source / 'b.NEF'} is NEF, which is not read; convert it to JPEG.",
+    ]
+    assert told[-1] == (3, 3)
+    good.unlink()
+    with pytest.raises(InputError, match=r"nothing could be segmented: .*a\.heic is HEIC.* \(1 more were skipped\)"):
+        segment_files(Segmenter(model), [source], out)
 
 
 def test_a_folder_below_the_output_folder_is_searched(tmp_path):
@@ -332,6 +358,18 @@ def test_results_of_other_settings_that_were_cut_off_are_made_again(model, tmp_p
     (again,), _ = segment_files(Segmenter(model), [path], out)
     assert again.is_new
     assert (out / "a_labels.png").read_bytes() == before
+
+
+def test_what_killed_calls_left_half_written_goes(tmp_path):
+    out, dead, alive = tmp_path / "out", 2**22 + 1, os.getppid()  # the first is more than a system gives
+    left = [out / f".partial-{dead}-a.npz", out / "sub" / f".partial-{dead}-b\nc_labels.png"]
+    kept = [out / f".partial-{alive}-a.npz", out / ".partial-mine", out / "other" / f".partial-{dead}-a.npz"]
+    for path in (*left, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with files.alone_in(out, [out / "a", out / "sub" / "b", out / "new" / "c"]):
+        assert not any(path.exists() for path in left)
+        assert all(path.exists() for path in kept)
 
 
 def test_another_picture_of_the_same_name_size_and_time_is_another(model, tmp_path):

@@ -66,7 +66,8 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path):
             + data
             + struct.pack(">I", zlib.crc32(data))
         )
-        with pytest.raises(InputError, match="pixels"):
+        found = "10000 x 10000" if side == 10_000 else "3600 million"
+        with pytest.raises(InputError, match=rf"bomb\.png has {found} pixels; make it smaller than 89 million"):
             read_picture(tmp_path / "bomb.png")
 
 
@@ -77,11 +78,37 @@ def test_the_largest_picture_is_the_limit(tmp_path, monkeypatch):
         read_picture(Image.new("RGB", (13, 1)))
 
 
-@pytest.mark.parametrize("values", [np.zeros((2, 2), dtype=np.float32), np.full((2, 2), 70_000, dtype=np.int32)])
+@pytest.mark.parametrize("values", [np.zeros((2, 2), dtype=np.float32), np.full((2, 2), 255, dtype=np.int32)])
 def test_pixels_without_a_range_are_refused(tmp_path, values):
-    Image.fromarray(values).save(tmp_path / "raw.tif")
-    with pytest.raises(InputError, match="without a fixed range"):
-        read_picture(tmp_path / "raw.tif")
+    picture = Image.fromarray(values)
+    picture.save(tmp_path / "raw.tif")
+    for given in (tmp_path / "raw.tif", picture):
+        with pytest.raises(InputError, match="without a fixed range"):
+            read_picture(given)
+
+
+def test_sixteen_bits_that_pillow_calls_32_are_read(tmp_path):
+    """Some versions do so with PNG, and all with PGM."""
+    deep = np.array([[0, 0x1234, 0xFFFF]], dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.pgm")
+    as_32 = Image.fromarray(deep.astype(np.int32))
+    as_32.format = "PNG"
+    for given in (tmp_path / "deep.pgm", as_32):
+        assert read_picture(given)[0, :, 1].tolist() == [0, 0x12, 0xFF]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("a.avif", b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF"),
+        ("a.jpg", b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+        ("a.JXL", b"\xff\x0a", "JXL"),
+    ],
+)
+def test_formats_that_are_not_read_are_called_by_their_names(tmp_path, name, content, kind):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} is {kind}, which is not read; convert it to JPEG\.$"):
+        read_picture(tmp_path / name)
 
 
 def test_formats_that_start_programs_are_not_read(tmp_path):

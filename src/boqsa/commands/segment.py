@@ -9,15 +9,15 @@ import tyro
 from boqsa.commands.arguments import parse, print_json
 
 _SHOWN = 20
-"""Pictures that are named one by one."""
+"""Pictures that are named one by one, and as many that were skipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
     """Split pictures into objects: for each a label map, an overlay, and slots and masks as .npz.
 
-    A folder of any size may be given: a call that was cut off goes on where it stopped, and broken pictures are listed,
-    also in DIR/skipped.txt.
+    A folder of any size may be given: a call that was cut off goes on where it stopped, and pictures that are broken or
+    of a format that is not read, such as HEIC, are listed, also in DIR/skipped.txt.
 
     Picture a.jpg gives a_labels.png (indexed; pixel values are slots), a_overlay.png and a.npz. Folders are
     searched with their sub-folders, which are mirrored in DIR; pictures of the same name keep their suffix,
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
 
     import sys
 
-    from boqsa.commands.console import progress_bar
+    from boqsa.commands.console import progress_bar, stopped_by_sigterm
     from boqsa.inference import Segmenter, segment_files
     from boqsa.inference.exchange import (
         COCO_START,
@@ -73,6 +73,7 @@ def main(arguments: list[str]) -> int:
         write_grey,
     )
     from boqsa.inference.files import alone_in, common_folder, find_pictures, write_skipped
+    from boqsa.plain import printable
 
     segmenter = Segmenter.from_pretrained(
         chosen.run,
@@ -91,7 +92,7 @@ def main(arguments: list[str]) -> int:
     if "cvat" in chosen.also:
         require_own(archive, CVAT_START)
         cvat_places(pictures, folder)
-    with alone_in(chosen.out):
+    with stopped_by_sigterm(), alone_in(chosen.out, pictures.values()):
         with progress_bar("segmenting") as progress:
             done, skipped = segment_files(
                 segmenter,
@@ -128,7 +129,7 @@ def main(arguments: list[str]) -> int:
         )
     else:
         for entry in done[:_SHOWN]:
-            print(f"{entry.image}: {entry.overlay}")
+            print(printable(f"{entry.image}: {entry.overlay}"))
         if len(done) > _SHOWN:
             print(f"... and {len(done) - _SHOWN} more")
         before = sum(not entry.is_new for entry in done)
@@ -136,6 +137,8 @@ def main(arguments: list[str]) -> int:
         print(f"{len(done)} segmented{earlier}; each has an overlay, a label map and arrays in {chosen.out}.")
         if segmenter.names:
             print(f"slots: {', '.join(f'{slot} {name}' for slot, name in segmenter.names.items())}")
-        for _, why in skipped:
-            print(f"skipped: {why}", file=sys.stderr)
+        for _, why in skipped[:_SHOWN]:
+            print(printable(f"skipped: {why}"), file=sys.stderr)
+        if len(skipped) > _SHOWN:
+            print(f"skipped: ... and {len(skipped) - _SHOWN} more, in {chosen.out / 'skipped.txt'}", file=sys.stderr)
     return 1 if skipped else 0

@@ -10,6 +10,7 @@ Notable choices:
 - `a.npz` is written last and says what it was made from. A call that was cut off goes on where it stopped, and one with
   another model, other settings or a changed picture makes those results anew.
 - Two calls at once would mix their results, so the command holds the folder: `alone_in`.
+- Each name of a picture gets results, a link's too; a linked folder is entered once.
 """
 
 import hashlib
@@ -29,12 +30,14 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from boqsa.atomic import DISK_IS_FULL, LONGEST_NAME, atomic_file, one_process, write_text
-from boqsa.data.readers.source import refuse_unreadable
+from boqsa.atomic import DISK_IS_FULL, LONGEST_NAME, atomic_file, one_process, sweep_partial_files, write_text
+from boqsa.data.readers.picture import SUFFIXES, UNREAD_SUFFIXES
+from boqsa.data.readers.source import files_below
 from boqsa.errors import InputError
-from boqsa.inference.picture import SUFFIXES, read_picture
+from boqsa.inference.picture import read_picture, refusal_of_kind
 from boqsa.inference.segment import Segmentation, Segmenter
 from boqsa.models.adaptive import least_contrast_of, least_rise_of
+from boqsa.plain import printable
 from boqsa.reports import save_label_png, save_png
 
 _BATCH_PIXELS = 2**25  # a batch ends here, however few its pictures are, so that a folder of panoramas fits memory
@@ -95,8 +98,8 @@ def segment_files(
         progress: Called with (pictures done, pictures in all).
 
     Returns:
-        What there is now, and what was skipped because it is not a whole picture, both in the order of the
-        input.
+        What there is now, in the order of the input; and what was skipped, first files of formats that are not read,
+        then what is not a whole picture.
 
     Raises:
         InputError: if an input does not exist, a folder cannot be listed, no picture is found or can be read, or `out`
@@ -105,7 +108,9 @@ def segment_files(
     out = Path(out)
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1.")
-    pictures = find_pictures(inputs, out)
+    skipped: list[Skipped] = []
+    pictures = find_pictures(inputs, out, skipped)
+    total = len(skipped) + len(pictures)
     settings = _settings(segmenter)
     done: dict[Path, Segmented] = {}
     for path, name in {} if again else pictures.items():
@@ -113,25 +118,24 @@ def segment_files(
         if before is not None:
             done[path] = before
             if progress is not None:
-                progress(len(done), len(pictures))
-    skipped: list[Skipped] = []
+                progress(len(done) + len(skipped), total)
     left = {path: output for path, output in pictures.items() if path not in done}
     for batch in _results(segmenter, left, settings, batch_size, skipped):
         done |= {entry.image: entry for entry in batch}
         if progress is not None:
-            progress(len(done) + len(skipped), len(pictures))
+            progress(len(done) + len(skipped), total)
     if not done:
-        more = f" ({len(skipped) - 1} more were skipped)" if len(skipped) > 1 else ""
-        raise InputError(f"nothing could be segmented: {skipped[0].reason}{more}")
+        raise _nothing_of(skipped)
     return [done[path] for path in pictures if path in done], skipped
 
 
 @contextmanager
-def alone_in(out: str | Path) -> Iterator[None]:
+def alone_in(out: str | Path, outputs: Iterable[Path] = ()) -> Iterator[None]:
     """Keep other processes that ask for it from writing results into `out` while the body runs; ask `find_pictures`
     first whether `out` can be it.
 
-    The folder is made where there is none, and goes again where the body has put nothing into it.
+    The folder is made where there is none, and goes again where the body has put nothing into it. Half-written files
+    of calls that were killed are removed, from `out` and from the folders of `outputs`, which `find_pictures` gives.
 
     Raises:
         BusyError: if another process has it.
@@ -148,6 +152,8 @@ def alone_in(out: str | Path) -> Iterator[None]:
         raise InputError(f"cannot make {out}: {error.strerror}; choose another folder.") from None
     busy = f"another call is writing to {out}; let it end and give the command again, or choose another --out."
     with one_process(out / _LOCK, wait=False, busy=busy):
+        for folder in {out, *(output.parent for output in outputs)}:
+            sweep_partial_files(folder)
         try:
             yield
         finally:
@@ -167,14 +173,20 @@ def write_skipped(out: str | Path, skipped: Sequence[Skipped]) -> None:
     if not skipped:
         path.unlink(missing_ok=True)
         return
-    lines = [f"{image}: {reason}".replace("\n", " ") for image, reason in skipped]
+    lines = [printable(f"{image}: {reason}") for image, reason in skipped]  # a line each, whatever the name
     write_text(path, "\n".join([_SKIPPED, *lines, ""]))
 
 
-def find_pictures(inputs: Sequence[str | Path], out: Path) -> dict[Path, Path]:
+def find_pictures(inputs: Sequence[str | Path], out: Path, unread: list[Skipped] | None = None) -> dict[Path, Path]:
     """The picture files of the inputs, each once, with the path in `out` that its output names start with.
 
-    Folders give their files with a picture's suffix, sorted; hidden ones and what lies in `out` are left out.
+    Folders give their files with a picture's suffix, sorted, those of linked folders too; hidden ones and what lies in
+    `out` are left out.
+
+    Args:
+        inputs: Files and folders.
+        out: Folder for the results.
+        unread: Gets the pictures in folders whose formats are not read.
 
     Raises:
         InputError: if an input does not exist, a folder cannot be listed or is `out` itself, `out` is a file, or there
@@ -183,12 +195,21 @@ def find_pictures(inputs: Sequence[str | Path], out: Path) -> dict[Path, Path]:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; choose a folder for the results.")
     places: dict[Path, Path] = {}  # file -> its place below the output folder, with the suffix
-    known: set[Path] = set()
+    known: set[str] = set()
+    unread = [] if unread is None else unread
     for path in map(Path, inputs):
+        is_folder = path.is_dir()
         for file, place in _files(path, out):
-            if file.resolve() not in known:
-                known.add(file.resolve())
+            name = os.path.abspath(file)
+            if name in known:
+                continue
+            known.add(name)
+            if is_folder and file.suffix.lower() in UNREAD_SUFFIXES:
+                unread.append(Skipped(file, refusal_of_kind(file)))
+            else:
                 places[file] = place
+    if unread and not places:
+        raise _nothing_of(unread)
     if not places:
         raise InputError(
             f"there are no pictures in {', '.join(map(str, inputs)) or 'an empty list'}; "
@@ -196,7 +217,7 @@ def find_pictures(inputs: Sequence[str | Path], out: Path) -> dict[Path, Path]:
         )
     names = _unique_names(list(places.values()))
     pictures = {file: out / name for file, name in zip(places, names, strict=True)}
-    overwritten = known & {
+    overwritten = {file.resolve() for file in places} & {
         path.resolve() for output in pictures.values() for path in (*output_paths(output), grey_path(output))
     }
     if overwritten:
@@ -234,16 +255,18 @@ def _files(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
         return
     if path.resolve() == out.resolve():
         raise InputError(f"{path} is the folder of pictures; choose another one for the results.")
-    results = out.resolve() if out.resolve().is_relative_to(path.resolve()) else None
-    found: list[Path] = []
-    for folder, folders, names in os.walk(path, onerror=refuse_unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-    for file in sorted(found):
-        if file.suffix.lower() not in SUFFIXES or not file.is_file():
+    results = out.resolve()
+    holds_inputs = path.resolve().is_relative_to(results)
+    for file in sorted(files_below(path)):
+        if file.suffix.lower() not in (*SUFFIXES, *UNREAD_SUFFIXES) or not file.is_file():
             continue
-        if results is None or not file.resolve().is_relative_to(results):
+        if holds_inputs or not file.resolve().is_relative_to(results):
             yield file, file.relative_to(path)
+
+
+def _nothing_of(skipped: Sequence[Skipped]) -> InputError:
+    more = f" ({len(skipped) - 1} more were skipped)" if len(skipped) > 1 else ""
+    return InputError(f"nothing could be segmented: {skipped[0].reason}{more}")
 
 
 def _unique_names(places: Sequence[Path]) -> list[Path]:

@@ -1,5 +1,6 @@
 """Any picture people have, as 8-bit RGB, upright: the pixels that preparing a data set would give."""
 
+import re
 import struct
 import warnings
 from contextlib import nullcontext
@@ -11,10 +12,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from boqsa.data.readers.picture import FORMATS, to_rgb, unread_kind
 from boqsa.errors import InputError
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""What counts as a picture in a folder. A file that is named itself may have any suffix."""
 
 MAX_PIXELS = 89_478_485
 """Larger pictures are refused: Pillow calls them possible decompression bombs from here on."""
@@ -23,8 +22,6 @@ MAX_SIDE = 65_535
 """Longer pictures are refused too, as by JPEG: masks are enlarged to their whole height at once."""
 
 _SMALLER = f"make it smaller than {MAX_PIXELS // 10**6} million, and no side longer than {MAX_SIDE}"
-
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # not EPS, which starts a program
 
 
 def to_picture(picture: Any) -> UInt8[np.ndarray, "H W 3"]:
@@ -75,19 +72,32 @@ def read_picture(picture: str | Path | Image.Image) -> UInt8[np.ndarray, "H W 3"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata and Pillow's own size warning; the size is checked here
-            given = nullcontext(picture) if isinstance(picture, Image.Image) else Image.open(picture, formats=_FORMATS)
+            given = nullcontext(picture) if isinstance(picture, Image.Image) else Image.open(picture, formats=FORMATS)
             with given as opened:
                 _check_size(opened, name)
                 opened.load()
-                return _to_rgb(ImageOps.exif_transpose(opened), name)
+                upright = ImageOps.exif_transpose(opened)
+                upright.format = opened.format
+                return to_rgb(upright, name)
     except FileNotFoundError:
         raise InputError(f"{name} does not exist.") from None
     except PermissionError:
         raise InputError(f"{name} cannot be read; you lack the permission.") from None
     except UnidentifiedImageError:
-        raise InputError(f"{name} is not a picture; JPEG, PNG and the like are read.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise InputError(refusal_of_kind(name)) from None
+    except Image.DecompressionBombError as error:  # raised before the size can be asked for
+        count = re.search(r"\d+", str(error))
+        pixels = f"{int(count[0]) // 10**6} million" if count else "far too many"
+        raise InputError(f"{name} has {pixels} pixels; {_SMALLER}.") from None
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise InputError(f"{name} is a broken picture: {error}.") from None
+
+
+def refusal_of_kind(picture: str | Path) -> str:
+    """What is said of a file in a format that is not read."""
+    if kind := unread_kind(picture):
+        return f"{picture} is {kind}, which is not read; convert it to JPEG."
+    return f"{picture} is not a picture; JPEG, PNG and the like are read."
 
 
 def _check_size(picture: Image.Image, name: str) -> None:
@@ -96,17 +106,3 @@ def _check_size(picture: Image.Image, name: str) -> None:
         raise InputError(f"{name} has {width} x {height} pixels; {_SMALLER}.")
     if not width * height:
         raise InputError(f"{name} has no pixels.")
-
-
-def _to_rgb(picture: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
-    if picture.mode == "F":
-        raise InputError(f"{name} has floating-point pixels without a fixed range; save it with 8 bits.")
-    if picture.mode.startswith("I"):  # 16 bits, in one of several byte orders; Pillow's own conversion clips them
-        values = np.asarray(picture)
-        if values.min() < 0 or values.max() > 65535:
-            raise InputError(f"{name} has 32-bit pixels without a fixed range; save it with 8 bits.")
-        grey = (values >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    return np.asarray(picture.convert("RGB"))

@@ -188,7 +188,7 @@ def test_exif_orientation_turns_the_image_and_refuses_a_mask_that_lies(tmp_path:
         first(folder.read(tmp_path))
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tif", "gif", "ppm"])
 def test_broken_images_are_listed_and_may_be_skipped(suffix: str, tmp_path: Path) -> None:
     root = tmp_path / "source"
     good = picture(root / "good.png")
@@ -258,6 +258,30 @@ def test_a_folder_that_an_archive_wrapped_around_and_links(tmp_path: Path) -> No
     assert [item.name for item in source.items()] == ["images/a.png", "images/more/b.png"]
     assert source.options["masks"] == "masks"
     assert all(sample.mask.max() == 3 for _, sample in loaded(source))
+
+
+def test_a_folder_goes_by_its_own_name_rather_than_a_link_s(tmp_path: Path) -> None:
+    picture(tmp_path / "in/z/sub/a.png")
+    (tmp_path / "in/deep").mkdir()
+    (tmp_path / "in/deep/link").symlink_to(tmp_path / "in/z")
+    (tmp_path / "in/latest").symlink_to(tmp_path / "in/z/sub")
+    assert [item.name for item in folder.read(tmp_path / "in").items()] == ["z/sub/a.png"]
+
+
+def test_pictures_in_formats_that_are_not_read_are_told(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    for split in ("train", "val"):
+        (root / split).mkdir(parents=True)
+        for name in ("a.heic", "b.HEIC", "c.avif", "notes.txt", ".hidden.heic"):
+            (root / split / name).write_text("no image that is read")
+    with pytest.raises(InputError, match=r"has no images .*; convert .* other formats to JPEG: 2 \.heic, 1 \.avif\.$"):
+        folder.read(root)
+    for split in ("train", "val"):
+        for suffix in ("jpg", "gif", "tif", "ppm"):
+            picture(root / split / f"d.{suffix}")
+    source = folder.read(root)
+    assert source.total == 8
+    assert source.notices == ["6 pictures left out, in formats that are not read: 4 .heic, 2 .avif; convert to JPEG"]
 
 
 def voc(root: Path) -> Path:

@@ -1,6 +1,6 @@
 """Any folder of images, with or without label masks (spec/datasets.md 15).
 
-    SOURCE/[images/][train|val|test/]**/*.{png,jpg,jpeg,webp,bmp}
+    SOURCE/[images/][train|val|test/]**/*.{png,jpg,webp,tif,...}      `SUFFIXES`
     SOURCE/masks/...          or a folder named by `masks`; a mask pairs by relative path without suffix
     SOURCE/CLASSES/...        where `classes` names it: class pictures, which pair as masks do
 
@@ -10,7 +10,8 @@ Notable choices:
  - A folder has no published size, so it is partial only where `limit` cut it.
  - Order is bytewise by relative path, so it is equal on all systems. Linked folders are followed, each once.
  - Nothing is dropped in silence: an image that is broken, or has no mask where others have one, is refused, unless
-   `prepare` was allowed to leave some out.
+   `prepare` was allowed to leave some out. Pictures of formats that are not read are counted in a notice; other files,
+   such as texts, are nobody's pictures.
  - The class of an object is what the class picture has on most of its pixels, as in PASCAL VOC.
  - What masks mean is decided over all of them, so they are all looked at first; none is kept in memory.
 """
@@ -27,7 +28,7 @@ from jaxtyping import UInt8
 
 from boqsa.data.packing import CLASSES, class_extra
 from boqsa.data.readers.label_picture import MaskKind, classes_of_labels, read_labels, survey_masks
-from boqsa.data.readers.picture import TURNED, check_pair, read_rgb
+from boqsa.data.readers.picture import SUFFIXES, TURNED, UNREAD_SUFFIXES, check_pair, read_rgb
 from boqsa.data.readers.source import (
     HASH_RULE,
     Item,
@@ -35,6 +36,7 @@ from boqsa.data.readers.source import (
     Sample,
     Source,
     choose,
+    files_below,
     listed,
     refuse_unreadable,
     require_folder,
@@ -45,7 +47,6 @@ from boqsa.data.readers.source import (
 from boqsa.data.resample import centre_square, resize_image, resize_mask
 from boqsa.errors import InputError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 SPLITS = ("train", "val", "test")
 _IMAGE_FOLDERS = ("images", "image")
 _MASK_FOLDERS = ("masks", "mask", "segmentations")
@@ -101,7 +102,12 @@ def read(
     root = _where_it_starts(source)
     trees = _find_trees(root, masks, classes)
     notices: list[str] = []
-    items = take((item for tree in trees for item in _pair(root, tree, notices)), limit)
+    unread: list[Path] = []
+    items = take((item for tree in trees for item in _pair(root, tree, notices, unread)), limit)
+    if unread:
+        notices.append(
+            f"{len(unread)} pictures left out, in formats that are not read: {_kinds(unread)}; convert to JPEG"
+        )
     mask_files = [item.files[1] for item in items if len(item.files) > 1]
     survey = survey_masks(mask_files, mask_threshold, lambda done, total: progress("surveying", done, total))
     if survey.broken and len(survey.broken) == len(mask_files):
@@ -285,10 +291,12 @@ def _named_folder(folder: Path, what: str) -> Path:
     return folder
 
 
-def _pair(root: Path, tree: _Tree, notices: list[str]) -> list[Item]:
-    images = _list_images(tree.images, excluded=[tree.masks, tree.classes])
+def _pair(root: Path, tree: _Tree, notices: list[str], unread: list[Path]) -> list[Item]:
+    """The images of a tree, with their masks and class pictures; `unread` gets those of formats that are not read."""
+    images = _list_images(tree.images, [tree.masks, tree.classes], unread)
     if not images:
-        raise InputError(f"{tree.images} has no images ({', '.join(SUFFIXES)}).")
+        more = f"; convert what it has in other formats to JPEG: {_kinds(unread)}" if unread else ""
+        raise InputError(f"{tree.images} has no images ({', '.join(SUFFIXES)}){more}.")
     masks = _by_stem(tree.masks, "mask", excluded=tree.classes)
     classes = _by_stem(tree.classes, "class picture", excluded=tree.masks)
     stems = Counter(map(_stem, images))
@@ -333,24 +341,27 @@ def _by_stem(folder: Path | None, what: str, *, excluded: Path | None) -> dict[s
     return found
 
 
-def _list_images(folder: Path, excluded: list[Path | None]) -> dict[str, Path]:
-    """Relative path -> path of every image below a folder, in bytewise order; hidden ones are skipped."""
-    left_out = {os.path.realpath(path) for path in excluded if path is not None} - {os.path.realpath(folder)}
+def _list_images(folder: Path, excluded: list[Path | None], unread: list[Path] | None = None) -> dict[str, Path]:
+    """Relative path -> path of every image below a folder, in bytewise order; hidden ones are skipped.
+
+    `unread` gets the pictures of formats that are not read.
+    """
+    own = os.path.realpath(folder)
+    left_out = [path for path in excluded if path is not None and os.path.realpath(path) != own]
     found: dict[str, Path] = {}
-    for where, folders, files in os.walk(folder, onerror=refuse_unreadable, followlinks=True):
-        here = Path(where)
-        left_out.add(os.path.realpath(here))  # a link back to it must not lead round and round
-        entered = []
-        for name in sorted(folders, key=os.fsencode):
-            real = os.path.realpath(here / name)
-            if not name.startswith((".", "__MACOSX")) and real not in left_out:
-                left_out.add(real)
-                entered.append(name)
-        folders[:] = entered
-        for name in files:
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
-                found[(here / name).relative_to(folder).as_posix()] = here / name
+    for path in files_below(folder, left_out):
+        suffix = path.suffix.lower()
+        if suffix in SUFFIXES:
+            found[path.relative_to(folder).as_posix()] = path
+        elif suffix in UNREAD_SUFFIXES and unread is not None:
+            unread.append(path)
     return dict(sorted(found.items(), key=lambda item: os.fsencode(item[0])))
+
+
+def _kinds(unread: list[Path]) -> str:
+    """How many there are of each suffix, the most frequent first: `4 .heic, 2 .avif`."""
+    counts = Counter(path.suffix.lower() for path in sorted(unread)).most_common()
+    return ", ".join(f"{count} {suffix}" for suffix, count in counts)
 
 
 def _entries(folder: Path) -> list[Path]:

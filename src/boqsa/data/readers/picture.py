@@ -1,7 +1,8 @@
 """Image files to arrays with nothing lost in silence: every conversion is told to the caller.
 
 Notable choices:
- - A file is what its first bytes say, whatever its name ends in, and only the formats of data sets are tried.
+ - A file is what its first bytes say, whatever its name ends in, and only the formats below are tried: not EPS, which
+   starts a program, and not AVIF, which some installations of Pillow read and others do not.
  - The size stands in the header and is looked at before anything is decoded: a few bytes can promise gigabytes.
  - The checksums of a PNG are compared: the decoder does not look at those of the pixels.
 """
@@ -10,7 +11,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,9 +25,17 @@ Notice = Callable[[str], None]
 REDUCED = "16 bits reduced to 8"
 TURNED = "EXIF orientation applied"
 LEFT_AS_STORED = "EXIF orientation ignored, as the masks lie as stored"
+FIRST_FRAME = "of several frames or pages the first one taken"
 MOST_PIXELS = 100_000_000
 _BLOCK = 1 << 20
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
+"""What counts as a picture in a folder."""
+_RAW_SUFFIXES = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".rw2", ".srw")
+UNREAD_SUFFIXES = (".avif", ".heic", ".heif", ".hif", ".jp2", ".jxl", ".psd", ".svg", ".tga", *_RAW_SUFFIXES)
+"""Pictures that people have, in formats that are not read: in a folder they are told, not passed over."""
+_UNREAD_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", **dict.fromkeys((b"heic", b"heix", b"heim", b"mif1"), "HEIC")}
+"""What bytes 8 to 12 of such a file say, where 4 to 8 are `ftyp`; phones give some a name that ends in .jpg."""
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,6 +47,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_SIXTEEN_AS_32 = ("PNG", "PPM")
+"""Formats without 32-bit pixels: where Pillow calls them so, it read 16 bits."""
 
 
 def open_picture(path: Path, notice: Notice = lambda _: None, *, upright: bool = True) -> Image.Image:
@@ -57,6 +68,10 @@ def open_picture(path: Path, notice: Notice = lambda _: None, *, upright: bool =
         opened = Image.open(file, formats=FORMATS)
         if opened.width * opened.height > MOST_PIXELS:
             raise InputError(_too_large(path, f"{opened.height}x{opened.width} pixels"))
+        if opened.format != "MPO" and getattr(opened, "is_animated", False):  # MPO: what a camera puts behind a JPEG
+            notice(FIRST_FRAME)
+        # Pillow turns a TIFF while it decodes it, and the orientation is gone then.
+        is_turned = opened.format == "TIFF" and opened.getexif().get(_ORIENTATION, 1) in _TURNS
         # Pillow keeps the high bytes of 16-bit RGB without a word; only the decoder's arguments tell (`tile[-1]`).
         deep_rgb = opened.mode in ("RGB", "RGBA") and any(";16" in str(tile[-1]) for tile in opened.tile)
         if opened.format == "PNG":
@@ -65,10 +80,26 @@ def open_picture(path: Path, notice: Notice = lambda _: None, *, upright: bool =
         turn = _TURNS.get(opened.getexif().get(_ORIENTATION, 1))
         if deep_rgb:
             notice(REDUCED)
+        if is_turned:
+            notice(TURNED)
         if turn is None:
             return opened
         notice(TURNED if upright else LEFT_AS_STORED)
-        return opened.transpose(turn) if upright else opened
+        if not upright:
+            return opened
+        turned = opened.transpose(turn)
+        turned.format = opened.format
+        return turned
+
+
+def unread_kind(path: str | Path) -> str | None:
+    """The format of a picture that is not read, as `HEIC`, by its first bytes or its suffix; None if none is known."""
+    with suppress(OSError), open(path, "rb") as file:
+        first = file.read(12)
+        if first[4:8] == b"ftyp" and first[8:] in _UNREAD_BRANDS:
+            return _UNREAD_BRANDS[first[8:]]
+    suffix = Path(path).suffix.lower()
+    return suffix[1:].upper() if suffix in UNREAD_SUFFIXES else None
 
 
 def _verify_png(file: BinaryIO) -> None:
@@ -96,6 +127,8 @@ def decoding(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except UnidentifiedImageError:
+        if kind := unread_kind(path):
+            raise InputError(f"{path} is {kind}, which is not read; convert it to JPEG.") from None
         raise InputError(f"{path} is not an image ({', '.join(FORMATS)} are read).") from None
     except Image.DecompressionBombError:
         raise InputError(_too_large(path, "far more")) from None
@@ -140,17 +173,31 @@ def read_rgb(path: Path, notice: Notice, *, upright: bool = True) -> UInt8[np.nd
     """
     picture = open_picture(path, notice, upright=upright)
     with decoding(path):
-        if picture.mode in SIXTEEN_BITS:
-            values = np.asarray(picture)
-            if values.min() < 0 or values.max() > 65535:
-                raise InputError(f"{path} has {picture.mode} pixels without a fixed range; save it with 8 bits.")
-            notice(REDUCED)
-            grey = (values >> 8).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=2)
-        if picture.mode in ("CMYK", "YCCK"):
-            notice("CMYK converted to RGB")
-        if picture.mode == "P" and "transparency" in picture.info:
-            picture = picture.convert("RGBA")
-        if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-            notice("alpha dropped")
-        return np.asarray(picture.convert("RGB"))
+        return to_rgb(picture, str(path), notice)
+
+
+def to_rgb(picture: Image.Image, name: str, notice: Notice = lambda _: None) -> UInt8[np.ndarray, "h w 3"]:
+    """A decoded picture as 8-bit RGB, as it lies. Of 16 bits the high byte is taken.
+
+    Args:
+        picture: In any mode of Pillow.
+        name: What messages call it.
+        notice: As for `read_rgb`.
+
+    Raises:
+        InputError: for floating-point and 32-bit pixels: nobody knows which value is white.
+    """
+    if picture.mode == "F" or (picture.mode == "I" and picture.format not in _SIXTEEN_AS_32):
+        kind = "floating-point" if picture.mode == "F" else "32-bit"
+        raise InputError(f"{name} has {kind} pixels without a fixed range; save it with 8 or 16 bits.")
+    if picture.mode in SIXTEEN_BITS:  # Pillow's own conversion clips them
+        notice(REDUCED)
+        grey = (np.asarray(picture) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if picture.mode in ("CMYK", "YCCK"):
+        notice("CMYK converted to RGB")
+    if picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        notice("alpha dropped")
+    return np.asarray(picture.convert("RGB"))

@@ -7,6 +7,7 @@ items must pickle, and a sample must depend on its item alone.
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,6 +145,33 @@ def refuse_unreadable(error: OSError) -> NoReturn:
         InputError: always.
     """
     raise InputError(f"cannot read the folder {error.filename}: {error.strerror}.") from None
+
+
+def files_below(folder: Path, left_out: Iterable[Path] = ()) -> Iterator[Path]:
+    """Every file in a folder and its sub-folders, in no order; hidden ones and what is in hidden ones is left out.
+
+    Links to folders are followed, wherever these are, but each folder is entered once: under its own name if that lies
+    below `folder`, or else by one of the links. So a link back leads nowhere.
+
+    Args:
+        folder: Where to look.
+        left_out: Folders that are not entered.
+
+    Raises:
+        InputError: if a folder cannot be read.
+    """
+    entered = {os.path.realpath(path) for path in left_out}
+    waiting = deque([folder])
+    while waiting:
+        for where, folders, files in os.walk(waiting.popleft(), onerror=refuse_unreadable):
+            here, real = Path(where), os.path.realpath(where)
+            if real in entered:
+                folders.clear()
+                continue
+            entered.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+            waiting += [here / name for name in folders if (here / name).is_symlink()]  # `os.walk` passes them over
+            yield from (here / name for name in files if not name.startswith("."))
 
 
 def levels(source: Path) -> Iterator[list[Path]]:
