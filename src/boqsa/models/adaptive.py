@@ -27,9 +27,9 @@ from boqsa.models.transformer import TransformerModel
 LEAST_RISE = 7.5e-4
 """Of the mean squared error of a picture in [0, 1]: an object on a hundredth of the picture, off by a quarter of the
 range. Chosen by the labels of other scenes of one to six objects (docs/adaptive.md)."""
-LEAST_CONTRAST = 0.11
-"""By how much of the range a slot's part is off without it, root mean square; of mixtures alone. Chosen as LEAST_RISE
-was, with that as it stood."""
+LEAST_CONTRAST = 0.125
+"""By how much of the range a slot's part is off without it, root mean square: an eighth; of mixtures alone. Chosen by
+the labels of validation scenes of one to six objects, with LEAST_RISE as it stood (docs/adaptive.md)."""
 LEAST_RISE_OF_TOKENS = 0.02
 """Of the cross-entropy in nats a token: an object on a hundredth of the picture, whose tokens take two nats more each.
 Chosen by the labels of other scenes of one to four objects (docs/adaptive.md)."""
