@@ -40,9 +40,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Into build/site; a broken link or page ends it.
+# Into build/site; a broken link or page ends it. Not with --quiet: what is not said is not counted by --strict either.
 docs: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/properdocs build --strict --quiet --config-file mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/properdocs build --strict --config-file mkdocs.yml
 
 # sdist and wheel of the version that the git tag says, checked, installed apart from this checkout, and used there.
 dist: $(STAMP)

@@ -11,6 +11,8 @@ import importlib
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -214,6 +216,40 @@ def words_of(line: str) -> list[str]:
     """The words of a line after `boqsa`, with what may be left out, and the first of what may be chosen."""
     plain = re.sub(r"\[([^\]|]*(?:\|(?! --)[^\]|]*)*)(?: \| [^\]]*)?\]", r"\1", line)
     return [STANDS_FOR.get(word, word.split("|")[0]) for word in shlex.split(plain, comments=True)[1:]]
+
+
+ON_THE_SITE = [page for page in PAGES.values() if page.parent.name == "docs"]
+OF_A_LIST = re.compile(r"(?:[-*]|\d+\.) ")
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in ON_THE_SITE])
+def test_the_site_shows_a_page_as_the_repository_does(page: Path) -> None:
+    text = FENCED.sub(lambda fenced: re.sub(r"[^\n]", "`", fenced[0]), page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\((?!\w+:)([^)#]+)", text):
+        assert Path(target).suffix, f"{target}: a folder is not on the site; name it as code"
+    # The site's Markdown takes a list's next paragraph at four spaces, and a list after an empty line alone.
+    assert not (found := re.search(r"\n\n {1,3}(?=\S).*", text)), f"{found and found[0]!r}: four spaces are wanted"
+    for block in text.split("\n\n"):
+        first, *rest = block.strip("\n").split("\n")
+        if not OF_A_LIST.match(first):
+            assert not (found := list(filter(OF_A_LIST.match, rest))), f"{found}: an empty line is wanted above"
+
+
+def test_a_dead_link_ends_the_site(tmp_path: Path) -> None:
+    pytest.importorskip("properdocs", reason="the documentation's tools are not installed")
+    options = re.search(r"properdocs (build .*) --config-file", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert options
+    settings, *_ = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("not_in_nav:")
+    (tmp_path / "mkdocs.yml").write_text(settings)
+    (tmp_path / "docs").mkdir()
+
+    def build(text: str) -> int:
+        (tmp_path / "docs/index.md").write_text(text)
+        command = [sys.executable, "-m", "properdocs", *options[1].split(), "--config-file", "mkdocs.yml"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode
+
+    assert build("[itself](index.md)") == 0
+    assert build("[a folder](runs)") == 1
 
 
 class _Understood(Exception):

@@ -1,5 +1,6 @@
 """Pages that are made from the code: commands from their help, recipes from their fields, Python from docstrings.
 
+Tables and pictures of `results`, which lies outside of the pages' folder, come along where a page links to them.
 mkdocs runs it (`make docs`); nothing is written into the repository.
 """
 
@@ -7,6 +8,8 @@ import contextlib
 import importlib
 import io
 import os
+import re
+from pathlib import Path
 
 import mkdocs_gen_files
 
@@ -15,13 +18,18 @@ from boqsa.recipes import RECIPES, DataRecipe, Recipe, get_recipe
 from boqsa.recipes.recipe import flat
 
 PACKAGES = ("slots", "models", "data", "metrics", "recipes", "training", "inference", "reports")
+"""What a user of the library imports from."""
+
 MORE = {
     "models": ("models.adaptive",),
     "training": ("training.concepts",),
     "inference": ("inference.decode", "inference.exchange", "inference.novel_views"),
 }
 """Modules that a package does not export, but the documentation speaks of."""
-"""What a user of the library imports from."""
+
+DOCS = Path(__file__).parents[1]
+TO_RESULTS = re.compile(r"\]\(\.\./(results/[^)#]+\.(?:md|png))")
+"""A link from a page to a table or a picture of `results`, as it is right in the repository."""
 
 
 def help_of(command: str) -> str:
@@ -78,6 +86,17 @@ def write(path: str, text: str) -> None:
         file.write(text)
 
 
+def take_results_along() -> None:
+    """Bring in what pages link to in `results`, below the same name, and turn their links to it."""
+    for page in DOCS.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for name in TO_RESULTS.findall(text):
+            with mkdocs_gen_files.open(name, "wb") as file:
+                file.write((DOCS.parent / name).read_bytes())
+        if TO_RESULTS.search(text):
+            write(page.name, TO_RESULTS.sub(r"](\1", text))
+
+
 os.environ["COLUMNS"] = "100"
 os.environ["NO_COLOR"] = "1"
 os.environ["TERM"] = "dumb"
@@ -85,3 +104,4 @@ write("commands.md", commands_page())
 write("recipes.md", recipes_page())
 for package in PACKAGES:
     write(f"api/{package}.md", package_page(package))
+take_results_along()

@@ -31,6 +31,15 @@ def test_an_item_is_what_it_is_called_and_plans_runs(name: str, scale: Scale) ->
 
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=list(SCALES))
+def test_each_decoder_of_table_1_is_compared_with_what_the_paper_compares_it_with(scale: Scale) -> None:
+    experiment = build("table1", scale)
+    methods = {arm.method for arm in experiment.arms}
+    assert experiment.first == "BO-QSA (mixture)"
+    assert experiment.compared == (("BO-QSA (transformer)", "SLATE"),)
+    assert {experiment.first, *experiment.compared[0]} <= methods
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=list(SCALES))
 def test_a_row_is_told_from_every_other(scale: Scale) -> None:
     for name in ITEMS:
         looks = looks_of([build(name, scale)], [0])

@@ -197,7 +197,7 @@ DIAGNOSTICS = {
 }
 
 VERDICTS = {
-    "healthy": ("good", "Healthy: the slots have shared out the pictures, and not by position alone."),
+    "healthy": ("good", "Healthy: no known failure was found. Whether the slots are objects, the pictures tell."),
     "learning": ("good", "Learning: the loss falls and the masks are still deciding."),
     "flat": ("fair", "Flat: the loss does not fall yet. Early in training this is usual; nothing is broken."),
     "split_by_position": (

@@ -28,6 +28,7 @@ def table1(scale: Scale) -> Experiment:
         title="Table 1: multi-object segmentation on ShapeStacks and ObjectsRoom",
         arms=tuple(arms),
         first="BO-QSA (mixture)",
+        compared=(("BO-QSA (transformer)", "SLATE"),),
         paper_tables=(1,),
     )
 
