@@ -119,6 +119,19 @@ def test_a_slot_is_taken_away_and_one_exchanged(page):
     page.get_by_role("tab", name="Look").click()
 
 
+def test_a_phone_shows_the_page_whole(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    for tab, gallery in (("Edit", "#edited"), ("Look", "#painted")):
+        page.get_by_role("tab", name=tab).click()
+        sync_api.expect(page.locator(f"{gallery} .gallery-item").first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        cut_off = (
+            "labels => labels.filter(label => label.scrollWidth > label.clientWidth).map(label => label.innerText)"
+        )
+        assert page.locator(f"{gallery} .caption-label").evaluate_all(cut_off) == []
+    page.set_viewport_size({"width": 1400, "height": 1000})
+
+
 def test_what_is_no_picture_is_said_and_clears_the_page(page, tmp_path):
     file = tmp_path / "notes.png"
     file.write_text("not a picture")

@@ -73,6 +73,18 @@ def test_large_pictures_are_shown_smaller_and_saved_whole(model, tmp_path):
         np.testing.assert_array_equal(made["labels"], np.asarray(Image.open(labels)))
 
 
+def test_boxes_are_in_pixels_of_the_picture_itself(model, pictures, tmp_path):
+    file = tmp_path / "large.png"
+    with Image.open(pictures[5]) as small:
+        small.resize((4 * SHOWN_SIDE, 2 * SHOWN_SIDE), Image.Resampling.BILINEAR).save(file)
+    boxes = [row[3] for row in table_rows(look(model, file, CHOICES), {})]
+    expected = Segmenter(model, iterations=5).predict(file).xyxy
+    assert boxes.count("-") == (expected[:, 2] == 0).sum()
+    for box, edges in zip(boxes, expected, strict=True):
+        if box != "-":  # a box is as fine as the picture that is shown: 4 pixels here
+            np.testing.assert_allclose([int(edge) for edge in box.split()], edges, atol=8)
+
+
 def test_regions_are_those_of_the_slots_that_are_shown(model, pictures):
     looked = look(model, pictures[5], CHOICES)
     picture, regions = annotations(looked, [0, 3], 0.0, {3: "cube"})

@@ -132,6 +132,11 @@ def test_iterations_out_of_range_do_not_keep_the_server_busy(address, iterations
         assert "event: error" in http.get(f"gradio_api/call/look/{event}").text
 
 
+def test_iterations_between_two_whole_numbers_are_rounded(client, tmp_path):
+    file = odd_pictures(tmp_path)["cmyk.jpg"]
+    assert look(client, file, iterations=2.6)[3] == look(client, file, iterations=3)[3]
+
+
 def test_the_page_asks_no_other_server(address):
     page = httpx.get(address).text
     config = json.loads(httpx.get(f"{address}config").text)

@@ -93,7 +93,7 @@ def test_the_result_in_json(run, capsys):
         (["--names", "missing.json"], "missing.json does not exist"),
         (["--images", "-1"], "number of images is -1"),
         (["--data.root", "nowhere"], "nowhere does not exist"),
-        (["--dataset", "nothing"], "nothing"),
+        (["--dataset", "nothing"], "there is no data set 'nothing'; `boqsa data list` has them"),
         (["--checkpoint", "best"], "no checkpoint 'best'; it has last"),
     ],
 )

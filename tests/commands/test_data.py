@@ -305,7 +305,7 @@ def test_show_names_the_sheet_after_the_folder_one_stands_in(packed: Path, monke
     [
         ("prepar", "there is no command 'prepar'; did you mean `boqsa data prepare`?"),
         ("zzz", "there is no command 'zzz'; choose from list, prepare, features, mimic, check, show."),
-        ("prepare foldr IMAGES out", "unknown data set 'foldr'; did you mean folder?"),
+        ("prepare foldr IMAGES out", "there is no data set 'foldr'; did you mean folder? `boqsa data list` has them."),
         ("prepare scenes IMAGES out", "'scenes' is built in"),
         ("prepare birds IMAGES out", "my pictures"),
         ("prepare folder none out", "none does not exist; give a folder of images."),

@@ -182,6 +182,13 @@ USAGE_ERRORS = [
     (["train", "demo", "--outt", "{}"], ["--out PATH; unrecognized: --outt, "]),
     (["train", "demo", "--out"], ["'--out'; give it one."]),
     (["train", "demo", "--out", "{}", "--log-to"], ["--log-to has no value"]),
+    (
+        ["train", "demo", "--out", "{}", "--data.scene-objects", "2,4"],
+        [": cannot read '2,4'; expected --data.scene-objects INT, with spaces between several."],
+    ),
+    (["evaluate", "{}", "--scene-objects", "2,4"], [": cannot read '2,4'; expected --scene-objects INT INT."]),
+    (["evaluate", "{}", "--scene-objects"], [": no value; expected --scene-objects INT INT."]),
+    (["evaluate", "{}", "--iterations", "2.5"], [": cannot read '2.5'; expected --iterations INT."]),
     (["recipes", "demo", "more"], ["more"]),
     (["runs", "--state", "done"], ["'done'", "'finished'"]),
     (["plot", "--metric", "--out", "{}"], ["--metric has no value"]),
@@ -228,6 +235,10 @@ def test_usage_errors_name_what_is_wrong(
             "train.learning_rate is nan; it must be above 0.",
         ),
         (["train", "demo", "--seed", "-1"], "seed is -1; it must be at least 0."),
+        (
+            ["train", "demo", "--data.scene-objects", "5", "1"],
+            "data.scene_objects is 5 1; give the fewest and the most, each 1 to 6, as in --data.scene-objects 2 4.",
+        ),
         (
             ["train", "dogs_transformer", "--train.dvae.tau-end", "0"],
             "train.dvae.tau_end is 0.0; it must be above 0.",

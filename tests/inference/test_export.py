@@ -161,7 +161,28 @@ def test_the_command_writes_a_file_and_says_how_near_it_is(
     model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model.save_pretrained(tmp_path / "saved")
-    out = tmp_path / "model.pt2"
-    assert main(["export", str(tmp_path / "saved"), "--out", str(out), "--format", "torch"]) == 0
+    out = tmp_path / "model.onnx"
+    assert main(["export", str(tmp_path / "saved"), "--out", str(out)]) == 0
     assert "images of 16x16, any number at a time" in capsys.readouterr().out
     assert out.is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "is_torch"),
+    [
+        ("model.pt2", [], True),
+        ("model.pt2", ["--format", "onnx"], False),
+        ("model", ["--format", "torch"], True),
+        ("model.json", [], False),  # of which onnx would make JSON
+        ("model.textproto", [], False),
+    ],
+)
+def test_the_format_is_the_suffix_s_unless_it_is_named(
+    model, tmp_path: Path, name: str, options: list[str], is_torch: bool
+) -> None:
+    model.save_pretrained(tmp_path / "saved")
+    assert main(["export", str(tmp_path / "saved"), "--out", str(tmp_path / name), *options]) == 0
+    if is_torch:
+        torch.export.load(tmp_path / name)
+    else:
+        onnxruntime.InferenceSession((tmp_path / name).read_bytes(), providers=["CPUExecutionProvider"])

@@ -111,6 +111,15 @@ def test_a_saved_model_comes_back_in_its_dtype(tmp_path, model):
         assert same_weights(loaded, saved)
 
 
+@pytest.mark.parametrize("checkpoint", ["best_loss", "../x"])
+def test_what_holds_one_model_has_no_other_checkpoint(tmp_path, run, model, checkpoint):
+    model.save_pretrained(tmp_path / "saved")
+    for folder in (tmp_path / "saved", share(run, tmp_path / "shared"), checkpoint_folder(run)):
+        assert same_weights(boqsa.load(folder, checkpoint="last"), model)
+        with pytest.raises(InputError, match="holds one model; leave --checkpoint out"):
+            boqsa.Segmenter.from_pretrained(folder, checkpoint=checkpoint)
+
+
 def test_a_saved_transformer_comes_back(tmp_path, transformer, transformer_recipe):
     transformer.save_pretrained(tmp_path / "saved")
     loaded = boqsa.load(tmp_path / "saved")

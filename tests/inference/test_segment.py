@@ -108,6 +108,22 @@ def test_a_batch_gives_each_picture_its_own_result(model):
         assert (found.labels == alone.labels).mean() > 0.99
 
 
+def test_a_batch_takes_whatever_predict_takes(model, tmp_path):
+    picture = random_picture(16, 16)
+    picture.save(tmp_path / "a.png")
+    pixels = np.array(picture)
+    grey = pixels[..., 0]
+    kinds = [tmp_path / "a.png", picture, pixels, pixels / 255, torch.from_numpy(pixels).permute(2, 0, 1), grey]
+    segmenter = Segmenter(model)
+    for pictures in (kinds, iter(kinds)):
+        found = list(segmenter.predict_batch(pictures))
+        for kind, one in zip(kinds, found, strict=True):
+            np.testing.assert_array_equal(one.picture, segmenter.predict(kind).picture)
+    assert list(segmenter.predict_batch([])) == []
+    with pytest.raises(InputError, match="floating-point pixels must lie in 0 to 1"):
+        list(segmenter.predict_batch([pixels, pixels * 1.5]))
+
+
 def test_iterations_reach_the_model(model):
     picture = random_picture(16, 16)
     by_default = Segmenter(model).predict(picture).slots
@@ -130,8 +146,10 @@ def test_other_dtypes_come_out_as_float32(recipe):
 
 
 def test_impossible_settings_are_refused(model, recipe):
-    with pytest.raises(InputError, match="iterations is 0"):
-        Segmenter(model, iterations=0)
+    for iterations in (0, 2.5, 2.0, "2", float("nan")):
+        with pytest.raises(InputError, match=f"iterations is {iterations}; it must be a whole number of at least 1"):
+            Segmenter(model, iterations=iterations)
+    assert Segmenter(model, iterations=np.int64(2)).iterations == 2
     crowded = MixtureModel(**{**build_model(recipe)._hub_mixin_config, "num_slots": 256})
     with pytest.raises(InputError, match="256 slots"):
         Segmenter(crowded)

@@ -113,6 +113,23 @@ def test_shows_the_numbers_it_was_given(page: MakePage) -> None:
     assert "ARI-FG: 3" in text
 
 
+def test_of_the_data_it_tells_what_there_is_to_tell(page: MakePage) -> None:
+    dataset = {"name": "birds", "split": "test", "partial": False, "leak": "", "mask_size": [128, 96]}
+    text = page(metrics={**METRICS, "dataset": dataset}).text
+    assert "name birds, split test, mask size [128, 96]" in text
+
+
+@pytest.mark.system
+def test_a_phone_shows_the_facts_whole(browser: Any, tmp_path: Path) -> None:
+    metrics = {**METRICS, "dataset": {"name": "scenes", "fingerprint": "0123456789abcdef" * 4}}
+    report = report_html(recipe_json="{}", metrics=metrics, log=LOG, pictures={}, next_steps=[])
+    (tmp_path / "report.html").write_text(report, encoding="utf-8")
+    shown = browser.new_page(viewport={"width": 390, "height": 844})
+    shown.goto((tmp_path / "report.html").as_uri())
+    right = shown.get_by_role("cell", name="fingerprint").evaluate("cell => cell.getBoundingClientRect().right")
+    assert right <= 390
+
+
 def test_names_both_kinds_of_masks_and_the_baseline(page: MakePage) -> None:
     heads = {attributes.get("data-label") for attributes in page().attributes("td")}
     assert {"Masks of the decoder", "Masks of attention", "k-means"} <= heads

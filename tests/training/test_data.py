@@ -35,6 +35,16 @@ def test_the_identity_of_old_data_is_what_the_log_says(recipe: Recipe, changed: 
     assert logged_identity(recipe.data, [row]) == "f"
 
 
+def test_a_misspelt_data_set_is_noticed_where_no_folder_is_given(
+    recipe: Recipe, changed: Callable[..., Recipe]
+) -> None:
+    misspelt = changed(recipe, data={"name": "flowrs", "root": None}).data
+    with pytest.raises(RecipeError, match=r"no data set 'flowrs'; did you mean flowers\? `boqsa data list` has them"):
+        open_split(misspelt, "train")
+    mine = changed(recipe, data={"name": "my_own"}).data  # squares, packed by a reader of people's own files
+    assert len(open_split(mine, "train")) == 40
+
+
 def test_missing_root_says_what_to_type(recipe: Recipe, changed: Callable[..., Recipe]) -> None:
     with pytest.raises(RecipeError, match="boqsa data prepare arrays SOURCE DIR --size 16"):
         open_split(changed(recipe, data={"root": None}).data, "train")

@@ -279,7 +279,12 @@ def test_other_pictures_under_the_same_name_are_not_the_runs_own(run: Path, pack
         (["RUN", "--split", "dev"], "has no split 'dev'"),
         (["RUN", "--data.root", "nowhere"], "nowhere"),
         (["RUN", "--dataset", "objectsroom"], "data.root is missing"),
+        (
+            ["RUN", "--dataset", "objectroom"],
+            "did you mean objectsroom? `boqsa data list` has them. For one of your own",
+        ),
         (["RUN", "--scene-objects", "1", "2"], "--scene-objects is for the built-in scenes"),
+        (["RUN", "--dataset", "scenes", "--scene-objects", "5", "1"], "6, as in --scene-objects 2 4."),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(

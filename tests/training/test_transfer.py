@@ -145,6 +145,7 @@ def test_command_prints_a_table_or_json(run: Path, root: Path, capsys: pytest.Ca
     ("names", "with_root", "said"),
     [
         (["shapestacks"], False, "pass --data.root"),
+        (["shapestack"], False, "there is no data set 'shapestack'; did you mean shapestacks?"),
         (["absent"], True, "boqsa data list"),
         (["birds"], True, "boqsa data prepare birds"),
         (["shapestacks", "absent"], True, "there is no folder"),

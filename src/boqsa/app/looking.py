@@ -44,6 +44,8 @@ class Looked(NamedTuple):
 
     file: Path
     """The picture itself."""
+    size: tuple[int, int]
+    """Height and width of the picture itself, in pixels."""
     found: Segmentation
     """Of the picture as it is shown."""
 
@@ -55,7 +57,8 @@ def look(model: Model, file: str | Path, choices: Choices) -> Looked:
         InputError: if the file is not a whole picture.
     """
     picture = read_picture(file)
-    return Looked(Path(file), _segmenter(model, choices).predict(_at_most(picture, SHOWN_SIDE)))
+    found = _segmenter(model, choices).predict(_at_most(picture, SHOWN_SIDE))
+    return Looked(Path(file), picture.shape[:2], found)
 
 
 def title_of(slot: int, names: Mapping[int, str]) -> str:
@@ -73,8 +76,11 @@ def annotations(
 
 
 def table_rows(looked: Looked, names: Mapping[int, str]) -> list[list[str]]:
-    """Slot, share of the picture in percent, confidence, and box in pixels of the picture as it is shown."""
+    """Slot, share of the picture in percent, confidence, and box in pixels of the picture itself."""
     found = looked.found
+    height, width = looked.size
+    shown_height, shown_width = found.labels.shape
+    boxes = found.xyxy * np.tile([width / shown_width, height / shown_height], 2)  # (K, 4)
     return [
         [
             title_of(slot, names),
@@ -82,7 +88,7 @@ def table_rows(looked: Looked, names: Mapping[int, str]) -> list[list[str]]:
             f"{sure:.2f}",
             " ".join(f"{edge:.0f}" for edge in box) if share else "-",
         ]
-        for slot, (share, sure, box) in enumerate(zip(found.share, found.confidence, found.xyxy, strict=True))
+        for slot, (share, sure, box) in enumerate(zip(found.share, found.confidence, boxes, strict=True))
     ]
 
 

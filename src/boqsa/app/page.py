@@ -35,7 +35,7 @@ from boqsa.reports.palette import slot_colours
 MOST_ITERATIONS = 10
 """Of the slider; slots have settled long before."""
 
-_COLUMNS = ["slot", "share", "confidence", "box: left, top, right, bottom"]
+_COLUMNS = ["slot", "share", "confidence", "box"]
 _KEPT = 3600  # seconds that pictures and results of a visitor are kept
 
 Arguments = ParamSpec("Arguments")
@@ -89,6 +89,7 @@ def _look_tab(shown: Shown, titles: list[tuple[str, int]]) -> tuple[gr.State, An
                 max(MOST_ITERATIONS, trained),
                 value=trained,
                 step=1,
+                precision=0,
                 label="Iterations",
                 info=f"Rounds in which the slots compete for the picture. The model was trained with {trained}.",
             )
@@ -103,23 +104,21 @@ def _look_tab(shown: Shown, titles: list[tuple[str, int]]) -> tuple[gr.State, An
             visible = gr.CheckboxGroup(
                 titles, value=[slot for _, slot in titles], label="Shown slots", elem_id="shown-slots"
             )
-    pieces = gr.Gallery(label="What each slot holds", columns=5, height="auto", elem_id="pieces")
-    painted = gr.Gallery(
-        label="What each slot would paint if it had the canvas alone",
-        columns=6,
-        height="auto",
-        visible=is_mixture,
-        elem_id="painted",
-    )
+    pieces = gr.Gallery(label="What each slot holds", height="auto", object_fit="contain", elem_id="pieces")
+    painted = gr.Gallery(label="What each slot would paint alone", height="auto", visible=is_mixture, elem_id="painted")
     with gr.Row():
         with gr.Column(scale=3):
-            table = gr.Dataframe(headers=_COLUMNS, label="Slots in numbers", interactive=False)
+            table = gr.Dataframe(
+                headers=_COLUMNS,
+                label="Slots in numbers; a box is left, top, right and bottom, in pixels of the picture",
+                interactive=False,
+            )
         with gr.Column(scale=2):
             make = gr.Button("Make files to download", elem_id="make-files")
             files = gr.File(label="Label map, overlay, arrays", file_count="multiple", interactive=False)
     with gr.Accordion("Watch the slots settle", open=False):
         settle = gr.Button("Show every iteration")
-        film = gr.Gallery(label="Slots after each iteration", columns=5, height="auto", elem_id="film")
+        film = gr.Gallery(label="Slots after each iteration", height="auto", object_fit="contain", elem_id="film")
 
     def see(file: str | None, shown_slots: list[int], *chosen: Any) -> tuple[Any, ...]:
         if file is None:
@@ -188,7 +187,7 @@ def _edit_tab(shown: Shown, titles: list[tuple[str, int]], looked: gr.State, loo
             with gr.Row():
                 own_slots = _overlay("Slots of the picture", titles, 260)
                 their_slots = _overlay("Slots of the other picture", titles, 260)
-            pictures = gr.Gallery(label="Painted from slots", columns=4, height="auto", elem_id="edited")
+            pictures = gr.Gallery(label="Painted from slots", height="auto", elem_id="edited")
 
     every_slot = [slot for _, slot in titles]
 

@@ -26,8 +26,12 @@ MOST_UPLOADED = 100 * 2**20
 _EXAMPLES = 8
 _EXAMPLE_SIDE = 256
 _STYLE = """
-.gradio-container {max-width: 1400px !important; margin: auto}
+.gradio-container {max-width: 1400px !important; min-width: 0; width: 100% !important; margin: auto}
 .grid-wrap.fixed-height {min-height: 0 !important; max-height: none !important}
+.grid-wrap .grid-container {padding-top: 1.5rem; grid-template-columns: repeat(auto-fill, minmax(max(8rem, 18%), 1fr))}
+#painted .grid-container {grid-template-columns: repeat(auto-fill, minmax(max(8rem, 15%), 1fr))}
+.grid-wrap .caption-label {white-space: normal}
+.gallery-container:has(.preview) {min-height: 22rem}
 .image-container .mask {opacity: 0.5}
 .image-container .mask.active {opacity: 0.8}
 """

@@ -84,6 +84,10 @@ def _in_one_line(box: str) -> str:
     sentence = " ".join(line for line in first if not line.startswith(" "))
     sentence = re.sub(r"\. Expected one of \((.*?),?\)", r"; expected one of \1", sentence).rstrip(".:")
     sentence = sentence.replace("'None', ", "").replace(", 'None'", "").replace(". Expected 1 values", "; give it one")
+    unread = r"(?:no type matching .* could be instantiated from|Could not find valid parse for arguments:)"
+    sentence = re.sub(
+        rf"{unread} \[(.*)\]", lambda found: f"cannot read {found[1]}" if found[1] else "no value", sentence
+    )
     sentence = re.sub(r"invalid literal for int.*?: |could not convert string to float: ", "cannot read ", sentence)
     if sentence.startswith("Missing from") and shown:
         missing = [line.strip() for line in first if line.strip() in shown]
@@ -92,7 +96,9 @@ def _in_one_line(box: str) -> str:
     elif sentence.startswith("Unrecognized") and shown:
         sentence = f"{sentence}; did you mean {shown[0].split()[0]}?"
     elif sentence.startswith("Error parsing") and shown:
-        sentence = f"{sentence}; expected {shown[0]}."
+        expected = re.sub(r"\{None\}\|\{?(.*?)\}?$", r"\1", shown[0])  # None is what it is when left out
+        expected = re.sub(r"\[(\S+) \[\1 \.\.\.\]\]", r"\1, with spaces between several", expected)
+        sentence = f"{sentence}; expected {expected}."
     else:
         sentence = f"{sentence}."
     return sentence[:1].lower() + sentence[1:]

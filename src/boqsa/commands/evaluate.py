@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from boqsa.commands.arguments import parse, print_json, print_table
-from boqsa.errors import InputError
+from boqsa.errors import InputError, RecipeError
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Evaluate:
     root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
     """Its packed folder, or where the run's own data is now."""
     scene_objects: tuple[int, int] | None = None
-    """Built-in scenes of so many objects, the fewest and the most, in place of the run's own."""
+    """Built-in scenes of so many objects in place of the run's own: the fewest and the most, each 1 to 6, as in 2 4."""
     split: str | None = None
     """Split to score; by default the recipe's test split."""
     iterations: int | None = None
@@ -60,7 +60,14 @@ def main(arguments: list[str]) -> int:
     if chosen.scene_objects is not None:
         if data.name != "scenes":
             raise InputError(f"--scene-objects is for the built-in scenes, not for {data.name}; leave it out.")
-        data = replace(data, scene_objects=chosen.scene_objects, scene_count=1)  # none is trained on
+        try:
+            data = replace(data, scene_objects=chosen.scene_objects, scene_count=1)  # none is trained on
+        except RecipeError:
+            fewest, most = chosen.scene_objects
+            raise InputError(
+                f"--scene-objects is {fewest} {most}; give the fewest and the most, each 1 to 6, as in "
+                "--scene-objects 2 4."
+            ) from None
     with progress_bar("scoring") as progress:
         metrics = evaluate_run(
             chosen.run,

@@ -17,14 +17,17 @@ class Export:
     reconstruction (batch, 3, S, S).
 
     boqsa export RUN --out model.onnx
+
+    boqsa export RUN --out model.pt2
     """
 
     run: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
     """Run folder, folder of save_pretrained, or name on the hub (owner/name)."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """File to write."""
-    format: Literal["onnx", "torch"] = "onnx"
-    """onnx: for onnxruntime and whatever else reads ONNX; torch: for torch.export.load."""
+    format: Literal["onnx", "torch"] | None = None
+    """onnx: for onnxruntime and whatever else reads ONNX; torch: for torch.export.load. By default torch for a FILE
+    .pt2, and onnx for every other."""
     checkpoint: str = "last"
     """last, best_loss or best_<metric>; the last one was chosen by labels."""
     iterations: int | None = None
@@ -43,7 +46,8 @@ def main(arguments: list[str]) -> int:
     model = load(chosen.run, checkpoint=chosen.checkpoint)
     require_exportable(model)  # before its encoder is looked for
     segmenter = Segmenter(model, iterations=chosen.iterations)
-    difference = export(segmenter, chosen.out, to=chosen.format)
+    by_suffix: Literal["onnx", "torch"] = "torch" if chosen.out.suffix == ".pt2" else "onnx"
+    difference = export(segmenter, chosen.out, to=chosen.format or by_suffix)
     if chosen.json:
         print_json({"file": str(chosen.out), "difference": difference, **facts_of(segmenter)})
     else:

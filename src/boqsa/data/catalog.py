@@ -487,10 +487,15 @@ def entry(name: str) -> DatasetEntry:
     """The entry of a data set.
 
     Raises:
-        InputError: if there is none of this name; the message names the closest, or all.
+        InputError: if there is none of this name; the message names close matches.
     """
-    if name in CATALOG:
-        return CATALOG[name]
+    if name not in CATALOG:
+        raise InputError(no_such_set(name))
+    return CATALOG[name]
+
+
+def no_such_set(name: str) -> str:
+    """Says of a name that the catalog lacks which ones are close to it, and where all are."""
     close = difflib.get_close_matches(name.lower(), CATALOG, n=2)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(CATALOG)}."
-    raise InputError(f"unknown data set '{name}'; {hint}")
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"there is no data set '{name}'; {hint}`boqsa data list` has them."

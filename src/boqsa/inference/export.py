@@ -144,7 +144,7 @@ def _write_onnx(model: ExportedModel, path: Path) -> None:
     )
     assert program is not None
     program.model.metadata_props.update(model.facts)
-    program.save(path, external_data=False)
+    path.write_bytes(program.model_proto.SerializeToString())  # its own `save` would go by the suffix of the name
 
 
 def _write_torch(model: ExportedModel, path: Path) -> None:

@@ -103,11 +103,13 @@ def load(path_or_hub_id: str | Path, *, checkpoint: str = "last") -> Model:
     Args:
         path_or_hub_id: A run folder, a folder written by `boqsa share` or `save_pretrained`, or a name on the hub:
             `owner/name`, or pinned `owner/name@revision`, with a commit, a tag or a branch.
-        checkpoint: Of a run folder: "last", "best_loss" or "best_<metric>".
+        checkpoint: Of a run folder: "last", "best_loss" or "best_<metric>". Every other folder holds one model, and
+            "last" is that.
 
     Raises:
         RunError: if the folder is neither, or a checkpoint is missing or damaged.
-        InputError: if there is no such folder and the hub does not have the name.
+        InputError: if there is no such folder and the hub does not have the name, or a checkpoint is named of what
+            holds one model.
     """
     path = locate(path_or_hub_id)
     if (path / RECIPE).is_file():
@@ -118,7 +120,10 @@ def load(path_or_hub_id: str | Path, *, checkpoint: str = "last") -> Model:
         except RecipeError as error:
             raise RecipeError(f"{path / RECIPE}: {error}") from None
         return _with_weights(model, weights, path)
-    return _load_saved(path)
+    model = _load_saved(path)
+    if checkpoint != "last":
+        raise InputError(f"{path_or_hub_id} holds one model; leave --checkpoint out.")
+    return model
 
 
 def locate(path_or_hub_id: str | Path) -> Path:

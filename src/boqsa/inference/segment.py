@@ -6,7 +6,8 @@ labels.
 Shapes: H W picture, h w model, K slots, D slot size.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -150,8 +151,9 @@ class Segmenter:
         names: What slots are called, those that have a name; `names` of what is found.
 
     Raises:
-        InputError: if `iterations` is below 1, the model has more slots than a label map can name, its slots cannot
-            be adaptive, it is a features model without its encoder, or one of the names is no name of a slot.
+        InputError: if `iterations` is no whole number of at least 1, the model has more slots than a label map can
+            name, its slots cannot be adaptive, it is a features model without its encoder, or one of the names is no
+            name of a slot.
 
     Example:
         >>> segmenter = boqsa.Segmenter.from_pretrained("RUN")  # doctest: +SKIP
@@ -167,8 +169,8 @@ class Segmenter:
         adaptive: bool = False,
         names: Mapping[int, str] = UNNAMED,
     ) -> None:
-        if iterations is not None and iterations < 1:
-            raise InputError(f"iterations is {iterations}; it must be at least 1.")
+        if iterations is not None and (not isinstance(iterations, Integral) or iterations < 1):
+            raise InputError(f"iterations is {iterations}; it must be a whole number of at least 1.")
         if model.num_slots > IGNORE:
             raise InputError(f"the model has {model.num_slots} slots; a label map holds at most {IGNORE}.")
         if adaptive and not has_adaptive_slots(model):
@@ -226,10 +228,15 @@ class Segmenter:
         Raises:
             InputError: if it is none of these, or the file is missing or not a whole picture.
         """
-        return next(self.predict_batch([to_picture(picture)]))
+        return next(self.predict_batch([picture]))
 
-    def predict_batch(self, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Iterator[Segmentation]:
-        """Segment RGB pictures (H, W, 3), each of its own size, in one pass of the model."""
+    def predict_batch(self, pictures: Iterable[Any]) -> Iterator[Segmentation]:
+        """Segment pictures in one pass of the model: each is what `predict` takes, of its own size.
+
+        Raises:
+            InputError: if one of them is none of these, or its file is missing or not a whole picture.
+        """
+        pictures = [to_picture(picture) for picture in pictures]
         if not pictures:
             return
         windows = [_window(picture.shape[:2], crop=self.crop) for picture in pictures]

@@ -55,8 +55,10 @@ class DataRecipe:
         at_least(self, "scene_seed", 0)
         within(self, "scene_views", 1, 100)
         if len(self.scene_objects) != 2 or not 1 <= self.scene_objects[0] <= self.scene_objects[1] <= 6:
+            found = " ".join(map(str, self.scene_objects))
             raise RecipeError(
-                f"data.scene_objects is {self.scene_objects}; give the fewest and the most, each 1 to 6, as 2,4."
+                f"data.scene_objects is {found}; give the fewest and the most, each 1 to 6, as in "
+                "--data.scene-objects 2 4."
             )
         for name in ("name", "train_split", "validation_split", "test_split"):
             value = getattr(self, name)

@@ -299,7 +299,7 @@ def _provenance(metrics: Mapping[str, Any]) -> str:
         "Command": f"`{metrics['command']}`" if metrics.get("command") else None,
         "Recipe": f"`{metrics.get('recipe') or 'unknown'}`, hash `{metrics.get('recipe_hash') or 'unknown'}`",
         "Seed": metrics.get("seed"),
-        "Data": ", ".join(f"{key} {value}" for key, value in dataset.items()) or None,
+        "Data": ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in dataset.items() if value) or None,
         "Steps": training.get("steps"),
         "Training time": duration(training.get("seconds")),
         "Speed": f"{number(rate)} images per second" if is_measured(rate) else None,

@@ -70,6 +70,7 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.number { white-space: nowrap; }
 td.missing { color: var(--quiet); font-size: .875rem; }
 td code { white-space: pre-wrap; }
+table:not([class]) td { overflow-wrap: anywhere; }
 figure { margin: 1rem 0; }
 figure img { display: block; max-width: 100%; height: auto; }
 figure .scroll { background: #fff; margin: 0 0 .6rem; }
@@ -95,6 +96,7 @@ footer { margin-top: 3.5rem; padding-top: 1rem; border-top: 1px solid var(--line
   .card { padding: .7rem .8rem; }
   th, td { padding: .5rem .6rem; }
   tbody th { min-width: 7rem; }
+  table:not([class]) tbody th { width: 7rem; }
   .compared thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
   .compared tbody, .compared tr, .compared tbody th, .compared td { display: block; width: auto; }
   .compared tr + tr { border-top: 1px solid var(--line); }

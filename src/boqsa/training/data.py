@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from boqsa.data import PackedDataset
+from boqsa.data import CATALOG, PackedDataset
 from boqsa.data.builtin import RENDERER, builtin_scenes
+from boqsa.data.catalog import no_such_set
 from boqsa.data.scenes import ORBIT_OF_VIEWS, SceneSettings
 from boqsa.errors import InputError, RecipeError
 from boqsa.recipes import DataRecipe
@@ -28,7 +29,8 @@ def open_split(data: DataRecipe, split: str, *, progress: Callable[[int, int], N
         progress: Called with (scenes done, scenes in all) while rendering.
 
     Raises:
-        RecipeError: if `data.root` is missing, or given for the built-in scenes.
+        RecipeError: if `data.root` is missing, or given for the built-in scenes; without it, if the catalog lacks the
+            data set.
         InputError: if the folder is not packed, is another data set, or lacks the split.
     """
     if data.name == "scenes":
@@ -45,6 +47,8 @@ def open_split(data: DataRecipe, split: str, *, progress: Callable[[int, int], N
             settings, count=data.scene_count, seed=data.scene_seed, views=data.scene_views, progress=progress
         )
         return PackedDataset(folder, split)
+    if data.root is None and data.name not in CATALOG:
+        raise RecipeError(f"{no_such_set(data.name)} For one of your own, pass --data.root DIR, its packed folder.")
     if data.root is None:
         raise RecipeError(
             f"data.root is missing: pass --data.root DIR, the folder that "

@@ -7,6 +7,7 @@ from typing import Any
 
 from boqsa.atomic import write_text
 from boqsa.data import CATALOG, Manifest, PackedDataset
+from boqsa.data.catalog import no_such_set
 from boqsa.errors import BoqsaError, InputError, as_typed
 from boqsa.inference.run import read_recipe
 from boqsa.plain import without_nan
@@ -106,6 +107,9 @@ def _root(name: str, root: str | Path | None, *, alone: bool) -> str | None:
         return None
     if Path(name).name != name or name in ("", "."):
         raise InputError(f"{name!r} is not the name of a data set; pass its folder with --data.root.")
+    if root is None and name not in CATALOG:
+        own = f"For one of your own, pass --data.root DIR, the folder that holds a packed folder {name}."
+        raise InputError(f"{no_such_set(name)} {own}")
     if root is None:
         raise InputError(f"where is {name}? Pass --data.root DIR, the folder that holds a packed folder {name}.")
     folder = Path(root) / name
@@ -113,10 +117,11 @@ def _root(name: str, root: str | Path | None, *, alone: bool) -> str | None:
         return str(folder)
     if alone and (Path(root) / "manifest.json").is_file():
         return str(root)
-    known = "" if name in CATALOG else f"; it is no data set of `boqsa data list` either: {', '.join(CATALOG)}"
+    if name not in CATALOG:
+        raise InputError(f"there is no folder {folder}, and {no_such_set(name)}")
     raise InputError(
-        f"there is no folder {folder}{known}. Make it with `boqsa data prepare {name} SOURCE {as_typed(folder)}`, or "
-        "give one name and its packed folder."
+        f"there is no folder {folder}. Make it with `boqsa data prepare {name} SOURCE {as_typed(folder)}`, or give one "
+        "name and its packed folder."
     )
 
 
