@@ -26,6 +26,8 @@ from boqsa.inference.share import TRAINING_RECIPE
 pytestmark = pytest.mark.system
 EVERY_SLOT = [0, 1, 2, 3, 4]
 UPLOADED = {"_type": "gradio.FileData"}
+PATIENT = {"timeout": 120.0}
+"""On a busy machine twenty visitors take longer than the five seconds that a client waits by default."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def client(address) -> Client:
-    return Client(address, verbose=False)
+    return Client(address, verbose=False, httpx_kwargs=PATIENT)
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -106,7 +108,7 @@ def test_twenty_at_once_get_an_answer_each(address, tmp_path):
     file = odd_pictures(tmp_path)["cmyk.jpg"]  # the same one: they share no file that is still written
 
     def visit(_: int) -> list[list[str]]:
-        return look(Client(address, verbose=False), file)[3]["data"]
+        return look(Client(address, verbose=False, httpx_kwargs=PATIENT), file)[3]["data"]
 
     with ThreadPoolExecutor(20) as visitors:
         tables = list(visitors.map(visit, range(20)))
@@ -153,7 +155,7 @@ def test_uploads_go_when_the_page_goes(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     with serving() as served:
-        look(Client(served, verbose=False), odd_pictures(tmp_path)["cmyk.jpg"])
+        look(Client(served, verbose=False, httpx_kwargs=PATIENT), odd_pictures(tmp_path)["cmyk.jpg"])
         kept = Path(os.environ["GRADIO_TEMP_DIR"])
         assert any(file.name == "cmyk.jpg" for file in kept.rglob("*"))
     assert not kept.exists()
@@ -206,5 +208,5 @@ def test_slots_are_called_by_their_names(tmp_path):
     run = shutil.copytree(bundled_model(), tmp_path / "named")
     (run / "names.json").write_text(json.dumps({"2": "room"}))
     with serving(run) as served:
-        *_, table = look(Client(served, verbose=False), odd_pictures(tmp_path)["cmyk.jpg"])
+        *_, table = look(Client(served, verbose=False, httpx_kwargs=PATIENT), odd_pictures(tmp_path)["cmyk.jpg"])
     assert [row[0] for row in table["data"]] == ["slot 0", "slot 1", "room", "slot 3", "slot 4"]

@@ -17,7 +17,7 @@ def test_ready_entries_are_those_with_a_reader() -> None:
     [
         ("objectroom", "did you mean objectsroom"),
         ("ShapeStacks", "shapestacks"),
-        ("xyz", "known: scenes, objectsroom"),
+        ("xyz", "there is no data set .xyz.; `boqsa data list` has them"),
     ],
 )
 def test_unknown_names(name: str, answer: str) -> None:

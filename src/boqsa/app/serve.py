@@ -30,6 +30,7 @@ _STYLE = """
 .grid-wrap.fixed-height {min-height: 0 !important; max-height: none !important}
 .grid-wrap .grid-container {padding-top: 1.5rem; grid-template-columns: repeat(auto-fill, minmax(max(8rem, 18%), 1fr))}
 #painted .grid-container {grid-template-columns: repeat(auto-fill, minmax(max(8rem, 15%), 1fr))}
+#edited .grid-container {grid-template-columns: repeat(auto-fill, minmax(max(8rem, 23%), 1fr))}
 .grid-wrap .caption-label {white-space: normal}
 .gallery-container:has(.preview) {min-height: 22rem}
 .image-container .mask {opacity: 0.5}
