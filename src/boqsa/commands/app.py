@@ -56,8 +56,8 @@ def main(arguments: list[str]) -> int:
             open_browser=chosen.open,
         ) as address,
     ):
-        print(f"The page is at {address} - Ctrl-C stops it.", flush=True)
         try:
+            print(f"The page is at {address} - Ctrl-C stops it.", flush=True)  # who reads this may stop it at once
             while True:
                 time.sleep(3600)
         except KeyboardInterrupt:
