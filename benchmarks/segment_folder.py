@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from boqsa.data.readers.picture import SUFFIXES
 from boqsa.inference import Segmenter, segment_files
-from boqsa.inference.picture import SUFFIXES
 from boqsa.models.published import Model
 from boqsa.reports import overlay, slot_colours
 
