@@ -48,11 +48,20 @@ def read_small_text(path: str | Path) -> str:
         ValueError: if it is too large, no regular file, or no text.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():  # a pipe would never end
-        raise ValueError(f"{path.name} is not a regular file")
+    refuse_special(path)
     if path.stat().st_size > MOST_JSON_BYTES:
         raise ValueError(f"{path.name} is larger than {MOST_JSON_BYTES >> 20} MiB")
     return path.read_text(encoding="utf-8")
+
+
+def refuse_special(path: Path) -> None:
+    """Go on if a path is a file, or nothing at all: opening a pipe would wait for ever.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path.name} is not a regular file")
 
 
 def parse_json(text: str) -> Any:

@@ -18,7 +18,7 @@ from boqsa.data.packed import PackedDataset
 from boqsa.data.packing import CLASSES
 from boqsa.data.readers.source import some_of
 from boqsa.errors import InputError
-from boqsa.plain import printable
+from boqsa.plain import printable, refuse_special
 
 _PIECE_PIXELS = 1 << 22
 """Pixels looked at together."""
@@ -110,14 +110,15 @@ def check(target: str | Path) -> CheckReport:
 def _check_files(folder: Path, manifest: Manifest) -> list[str]:
     findings = []
     for name, digest in manifest.sha256.items():
-        if (folder / name).exists() and not (folder / name).is_file():  # a pipe, which would never end
-            findings.append(f"{name} is not a regular file")
-            continue
         try:
+            refuse_special(folder / name)
             with open(folder / name, "rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             findings.append(f"cannot read {name}: {error.strerror}")
+            continue
+        except ValueError as error:
+            findings.append(str(error))
             continue
         if found != digest:
             findings.append(f"{name} was changed: sha256 {found[:12]}..., the manifest says {digest[:12]}...")

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from boqsa.data.manifest import Manifest, shard_file
 from boqsa.data.packing import names_file
 from boqsa.errors import InputError
+from boqsa.plain import refuse_special
 
 
 class PackedDataset(Dataset[dict[str, Tensor]]):
@@ -94,12 +95,12 @@ class PackedDataset(Dataset[dict[str, Tensor]]):
         if names_file(self.split) not in self.manifest.sha256:
             return None
         path = self.path / names_file(self.split)
-        if path.exists() and not path.is_file():
-            raise InputError(f"cannot read {path}: it is not a regular file; prepare the data set again.")
         try:
+            refuse_special(path)
             names = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")[:-1]
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {error.strerror}; prepare the data set again.") from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"cannot read {path}: {reason}; prepare the data set again.") from None
         if len(names) != len(self):
             raise InputError(f"{path} has {len(names)} names for {len(self)} images; prepare the data set again.")
         return names
@@ -144,9 +145,8 @@ class PackedDataset(Dataset[dict[str, Tensor]]):
 
 
 def _open_array(path: Path, column: str, count: int, image_size: tuple[int, int]) -> NDArray[Any]:
-    if path.exists() and not path.is_file():  # a pipe, which would never end
-        raise InputError(f"cannot read {path} (it is not a regular file); prepare the data set again.")
     try:
+        refuse_special(path)
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"cannot read {path} ({error}); prepare the data set again.") from None

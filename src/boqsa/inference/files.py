@@ -31,10 +31,10 @@ import torch
 from jaxtyping import UInt8
 
 from boqsa.atomic import DISK_IS_FULL, LONGEST_NAME, atomic_file, one_process, sweep_partial_files, write_text
-from boqsa.data.readers.picture import SUFFIXES, UNREAD_SUFFIXES
+from boqsa.data.readers.picture import SUFFIXES, UNREAD_SUFFIXES, why_unread
 from boqsa.data.readers.source import files_below
 from boqsa.errors import InputError
-from boqsa.inference.picture import read_picture, refusal_of_kind
+from boqsa.inference.picture import read_picture
 from boqsa.inference.segment import Segmentation, Segmenter
 from boqsa.models.adaptive import least_contrast_of, least_rise_of
 from boqsa.plain import printable
@@ -204,8 +204,8 @@ def find_pictures(inputs: Sequence[str | Path], out: Path, unread: list[Skipped]
             if name in known:
                 continue
             known.add(name)
-            if is_folder and file.suffix.lower() in UNREAD_SUFFIXES:
-                unread.append(Skipped(file, refusal_of_kind(file)))
+            if is_folder and file.suffix.lower() in UNREAD_SUFFIXES and (reason := why_unread(file)):
+                unread.append(Skipped(file, reason))
             else:
                 places[file] = place
     if unread and not places:

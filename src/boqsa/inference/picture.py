@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from boqsa.data.readers.picture import FORMATS, to_rgb, unread_kind
+from boqsa.data.readers.picture import FORMATS, to_rgb, why_unread
 from boqsa.errors import InputError
 
 MAX_PIXELS = 89_478_485
@@ -84,20 +84,13 @@ def read_picture(picture: str | Path | Image.Image) -> UInt8[np.ndarray, "H W 3"
     except PermissionError:
         raise InputError(f"{name} cannot be read; you lack the permission.") from None
     except UnidentifiedImageError:
-        raise InputError(refusal_of_kind(name)) from None
+        raise InputError(why_unread(name) or f"{name} is not a picture; JPEG, PNG and the like are read.") from None
     except Image.DecompressionBombError as error:  # raised before the size can be asked for
         count = re.search(r"\d+", str(error))
         pixels = f"{int(count[0]) // 10**6} million" if count else "far too many"
         raise InputError(f"{name} has {pixels} pixels; {_SMALLER}.") from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise InputError(f"{name} is a broken picture: {error}.") from None
-
-
-def refusal_of_kind(picture: str | Path) -> str:
-    """What is said of a file in a format that is not read."""
-    if kind := unread_kind(picture):
-        return f"{picture} is {kind}, which is not read; convert it to JPEG."
-    return f"{picture} is not a picture; JPEG, PNG and the like are read."
 
 
 def _check_size(picture: Image.Image, name: str) -> None:

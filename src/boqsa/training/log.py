@@ -21,7 +21,7 @@ from boqsa.training.sinks import Sink, open_sink, require_sinks
 
 FILE = "log.jsonl"
 MOST_BYTES = 256 << 20
-"""What is read of a log at most, from its end; a million steps make some 10 MiB."""
+"""What is read of a log at most, from its end; a million steps of the demo make some 6 MiB."""
 CHANGED = "changed"
 """Event of a row that says what a user changed on purpose between two parts of a run."""
 

@@ -92,14 +92,16 @@ def open_picture(path: Path, notice: Notice = lambda _: None, *, upright: bool =
         return turned
 
 
-def unread_kind(path: str | Path) -> str | None:
-    """The format of a picture that is not read, as `HEIC`, by its first bytes or its suffix; None if none is known."""
+def why_unread(path: str | Path) -> str | None:
+    """What is said of a picture in a format that is not read, by its first bytes or its suffix; None of other files."""
+    kind = None
     with suppress(OSError), open(path, "rb") as file:
         first = file.read(12)
-        if first[4:8] == b"ftyp" and first[8:] in _UNREAD_BRANDS:
-            return _UNREAD_BRANDS[first[8:]]
+        if first[4:8] == b"ftyp":
+            kind = _UNREAD_BRANDS.get(first[8:])
     suffix = Path(path).suffix.lower()
-    return suffix[1:].upper() if suffix in UNREAD_SUFFIXES else None
+    kind = kind or (suffix[1:].upper() if suffix in UNREAD_SUFFIXES else None)
+    return f"{path} is {kind}, which is not read; convert it to JPEG." if kind else None
 
 
 def _verify_png(file: BinaryIO) -> None:
@@ -127,9 +129,7 @@ def decoding(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except UnidentifiedImageError:
-        if kind := unread_kind(path):
-            raise InputError(f"{path} is {kind}, which is not read; convert it to JPEG.") from None
-        raise InputError(f"{path} is not an image ({', '.join(FORMATS)} are read).") from None
+        raise InputError(why_unread(path) or f"{path} is not an image ({', '.join(FORMATS)} are read).") from None
     except Image.DecompressionBombError:
         raise InputError(_too_large(path, "far more")) from None
     except Exception as error:  # decoders of damaged files raise whatever they run into
