@@ -169,9 +169,7 @@ def test_sigterm_stops_it_in_words_and_leaves_nothing_half_written(run, pictures
     out = tmp_path / "out"
 
     def stopped(*_):
-        (
-            out / f".partial-{os.getpid()}-instances.json"
-        ).touch()  # what a call of the same number left goes the next time
+        (out / f".partial-{os.getpid()}-instances.json").touch()  # what this process left goes the next time
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(exchange, "write_coco", stopped)
